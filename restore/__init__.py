@@ -1,0 +1,41 @@
+"""restore: photos, videos and a bit budget, restored in one network pass.
+
+    import restore
+    picture = restore.load("compact").restore(picture)      # NumPy, PIL or tensor; same kind out
+    restore.restore_video("in.mp4", "out.mp4", scale=4)
+
+Importing this package loads nothing heavy: torch comes with the first call.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from restore.engine import Restorer as Restorer
+    from restore.engine import load as load
+    from restore.image_job import restore_images as restore_images
+    from restore.video import restore_video as restore_video
+
+__version__ = "0.1.0"
+
+_LAZY = {
+    "Restorer": "restore.engine",
+    "load": "restore.engine",
+    "restore_images": "restore.image_job",
+    "restore_video": "restore.video",
+}
+
+__all__ = ["Restorer", "__version__", "load", "restore_images", "restore_video"]
+
+
+def __getattr__(name: str) -> Any:
+    import importlib
+
+    if name in _LAZY:
+        return getattr(importlib.import_module(_LAZY[name]), name)
+    raise AttributeError(f"module 'restore' has no attribute '{name}'")
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -1,0 +1,378 @@
+"""The engine: load a method, plan tiles, run them, blend, and guard against what can go wrong.
+
+The picture stays on the CPU; tiles travel to the device and back. When memory runs out the tiles
+that remain are halved, and those that are done are kept. A tile with a NaN is run again in fp32.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from restore.arrays import to_frames
+from restore.color import fix_colors
+from restore.config import EngineConfig
+from restore.errors import OptionError, RestoreError
+from restore.memory import (
+    CPU_TILE,
+    GPU_TILE,
+    SMALLEST_TILE,
+    automatic_tile,
+    free_memory,
+    is_out_of_memory,
+)
+from restore.method import ColorFix, Method, MethodSpec
+from restore.registry import method_class
+from restore.tiling import Tile, add_tile, plan_tiles
+from restore.weights import packaged_weights, sha256
+
+log = logging.getLogger("restore.engine")
+
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+TileProgress = Callable[[int, int], None]
+
+
+def load(model: str | None = None, **settings: Any) -> Restorer:
+    """Load a method.
+
+    Args:
+        model: name in the registry; default `compact`, which ships in the package.
+        settings: fields of `EngineConfig`, such as `device="cpu"`, `tile=256`, `seed=1`.
+
+    Raises:
+        OptionError: a setting is outside what is allowed.
+        WeightsError: the weights are missing, damaged, unsafe, or of another model.
+    """
+    if model is not None:
+        settings["model"] = model
+    unknown = sorted(set(settings) - set(EngineConfig.__dataclass_fields__))
+    if unknown:
+        raise OptionError(
+            f"unknown setting '{unknown[0]}'; "
+            f"allowed: {', '.join(sorted(EngineConfig.__dataclass_fields__))}"
+        )
+    return Restorer(EngineConfig(**settings))
+
+
+class Restorer:
+    """A loaded method behind the engine.
+
+    Attributes:
+        config: the settings it was made with.
+        spec: what the method declares.
+        device: where the network runs.
+        dtype: number format of the network.
+        weights_hash: SHA-256 of the weight file, as hex.
+    """
+
+    def __init__(self, config: EngineConfig) -> None:
+        self.config = config
+        kind = method_class(config.model)
+        self.device = choose_device(config.device)
+        name = choose_dtype(config, kind.spec, self.device)
+        self.dtype = DTYPES[name]
+        path = packaged_weights(config.model) if config.weights is None else Path(config.weights)
+        self.method: Method = kind.load(path, device=self.device, dtype=self.dtype)
+        self.spec: MethodSpec = self.method.spec
+        self.weights_hash = sha256(path)
+        self._dtype_name = name
+        self._tile: int | None = config.tile or None
+        self._overlap = self.spec.overlap if config.tile_overlap is None else config.tile_overlap
+        self._color_fix: ColorFix = (
+            self.spec.color_fix if config.color_fix == "auto" else config.color_fix
+        )
+
+    @property
+    def tile(self) -> int:
+        """Side of the tiles in input pixels; chosen from free memory at the first use."""
+        if self._tile is None:
+            width = 1.0 if self._dtype_name == "fp32" else 0.5
+            self._tile = automatic_tile(
+                free_memory(self.device),
+                bytes_per_pixel=self.spec.bytes_per_pixel * width,
+                overlap=self._overlap,
+                largest=CPU_TILE if self.device.type == "cpu" else GPU_TILE,
+            )
+            log.info("tiles of %d input pixels, from free memory", self._tile)
+        return self._tile
+
+    def settings(self) -> dict[str, object]:
+        """What was chosen, as plain values: a run with the same repeats the same result."""
+        return {
+            "model": self.config.model,
+            "weights_hash": self.weights_hash,
+            "device": str(self.device),
+            "dtype": self._dtype_name,
+            "tile": self.tile,
+            "tile_overlap": self._overlap,
+            "seed": self.config.seed,
+            "color_fix": self._color_fix,
+        }
+
+    def restore(
+        self, image: Any, *, scale: float | None = None, size: tuple[int, int] | None = None
+    ) -> Any:
+        """Restore a picture.
+
+        Args:
+            image: a PIL picture; a NumPy array `(H, W)`, `(H, W, 1)`, `(H, W, 3)` or
+                `(H, W, 4)` of uint8, uint16 or float in [0, 1]; or a tensor `(C, H, W)`,
+                `(B, C, H, W)` or `(B, T, C, H, W)` likewise. Channels are gray, gray and alpha,
+                RGB, or RGB and alpha.
+            scale: size of the result over the input's; default: the method's scale.
+            size: width and height of the result instead of `scale`.
+
+        Returns:
+            The same kind, shape order and number format, larger.
+
+        Raises:
+            OptionError: the kind, the values or the size are not possible.
+        """
+        if scale is not None and size is not None:
+            raise OptionError("both scale and size were given; give one of them")
+        frames, back = to_frames(image)
+        height, width = frames.shape[-2:]
+        if scale is not None:
+            if not 0 < scale < float("inf"):
+                raise OptionError(f"scale {scale:g} is not possible; give a number above 0")
+            size = (max(1, round(width * scale)), max(1, round(height * scale)))
+        return back(self.restore_planes(frames, size=size))
+
+    def restore_planes(
+        self,
+        frames: Tensor,
+        *,
+        size: tuple[int, int] | None = None,
+        progress: TileProgress | None = None,
+    ) -> Tensor:
+        """Restore frames of gray, gray and alpha, RGB, or RGB and alpha, each on its own.
+
+        Args:
+            frames: `(B, T, C, H, W)` in [0, 1], C from 1 to 4.
+            size: width and height of the result; None = the method's scale.
+            progress: called with the tiles done and all tiles.
+
+        Returns:
+            `(B, T, C, h, w)`: gray is restored as three equal channels and averaged; alpha is
+            restored as a gray picture of its own.
+        """
+        channels = frames.shape[2]
+        parts = []
+        if channels in (1, 2):
+            gray = frames[:, :, :1].expand(-1, -1, 3, -1, -1)
+            parts.append(self._each_frame(gray, size=size, progress=progress).mean(2, keepdim=True))
+        else:
+            parts.append(self._each_frame(frames[:, :, :3], size=size, progress=progress))
+        if channels in (2, 4):
+            alpha = frames[:, :, -1:].expand(-1, -1, 3, -1, -1)
+            parts.append(
+                self._each_frame(alpha, size=size, progress=progress).mean(2, keepdim=True)
+            )
+        return parts[0] if len(parts) == 1 else torch.cat(parts, dim=2)
+
+    def _each_frame(
+        self, frames: Tensor, *, size: tuple[int, int] | None, progress: TileProgress | None
+    ) -> Tensor:
+        count = frames.shape[1]
+        before, after = self.spec.frames_before, self.spec.frames_after
+        results = []
+        for i in range(count):
+            window = [min(max(j, 0), count - 1) for j in range(i - before, i + after + 1)]
+            results.append(
+                self.restore_frames(frames[:, window], size=size, index=i, progress=progress)
+            )
+        return results[0] if count == 1 else torch.cat(results, dim=1)
+
+    @torch.inference_mode()
+    def restore_frames(
+        self,
+        frames: Tensor,
+        *,
+        size: tuple[int, int] | None = None,
+        index: int = 0,
+        progress: TileProgress | None = None,
+    ) -> Tensor:
+        """Restore the middle frame of a window.
+
+        Args:
+            frames: RGB `(B, T, 3, H, W)` in [0, 1], T = `frames_before + 1 + frames_after`.
+            size: width and height of the result; None = the method's scale.
+            index: number of the frame in its clip; with the seed it fixes the random draws.
+            progress: called with the tiles done and all tiles.
+
+        Returns:
+            Float32 RGB `(B, 1, 3, h, w)` in [0, 1] on the CPU.
+
+        Raises:
+            RestoreError: memory does not suffice for the smallest tile, or the network gives
+                NaN even in fp32.
+        """
+        height, width = frames.shape[-2:]
+        padded = self._pad(frames)
+        result = self._run_tiles(padded, index, progress)
+        scale = self.spec.scale
+        result = result[..., : height * scale, : width * scale]
+        if self._color_fix != "none":
+            source = frames[:, self.spec.frames_before]
+            result = fix_colors(result[:, 0], source, self._color_fix)[:, None]
+        if size is not None and size != (result.shape[-1], result.shape[-2]):
+            result = resample(result[:, 0], size)[:, None]
+        return result
+
+    def _pad(self, frames: Tensor) -> Tensor:
+        """Repeat the border up to the smallest size and the multiple that the method wants."""
+        height, width = frames.shape[-2:]
+        smallest, multiple = self.spec.min_size, self.spec.size_multiple
+        down = -(-max(height, smallest) // multiple) * multiple - height
+        right = -(-max(width, smallest) // multiple) * multiple - width
+        if not down and not right:
+            return frames
+        flat = F.pad(frames.flatten(0, 1), (0, right, 0, down), mode="replicate")
+        return flat.reshape(*frames.shape[:3], *flat.shape[-2:])
+
+    def _run_tiles(self, frames: Tensor, index: int, progress: TileProgress | None) -> Tensor:
+        height, width = frames.shape[-2:]
+        waiting = plan_tiles(height, width, self.tile)
+        if len(waiting) == 1 and (result := self._whole(frames, waiting[0], index)) is not None:
+            return result
+        scale, multiple = self.spec.scale, self.spec.size_multiple
+        canvas = torch.zeros(len(frames), 1, 3, height * scale, width * scale)
+        done = 0
+        while waiting:
+            tile = waiting.pop(0)
+            if tile.longest > self.tile + 16:  # planned before memory ran out
+                waiting[:0] = tile.halves()
+                continue
+            top, bottom = tile.rows.window(self._overlap, height, multiple=multiple)
+            left, right = tile.columns.window(self._overlap, width, multiple=multiple)
+            try:
+                result = self._run_tile(frames[..., top:bottom, left:right], index, tile)
+            except (RuntimeError, MemoryError) as error:
+                self._halve_tile(error)
+                waiting.insert(0, tile)
+                continue
+            add_tile(canvas, result, tile, top=top, left=left, scale=scale)
+            done += 1
+            if progress is not None:
+                progress(done, done + len(waiting))
+        return canvas.clamp_(0, 1)
+
+    def _whole(self, frames: Tensor, tile: Tile, index: int) -> Tensor | None:
+        """The result when one tile is the whole picture; None when memory ran out."""
+        try:
+            return self._run_tile(frames, index, tile)
+        except (RuntimeError, MemoryError) as error:
+            self._halve_tile(error, longest=tile.longest)
+            return None
+
+    def _halve_tile(self, error: BaseException, *, longest: int | None = None) -> None:
+        if not is_out_of_memory(error):
+            raise error
+        tile = self.tile if longest is None else min(self.tile, longest)
+        if tile <= SMALLEST_TILE:
+            raise RestoreError(
+                f"memory on {self.device} does not suffice for a tile of {tile} pixels "
+                f"({str(error).splitlines()[0] if str(error) else type(error).__name__}); "
+                "close other programs, or choose --device cpu or a smaller model"
+            ) from error
+        self._tile = max(SMALLEST_TILE, tile // 2)
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+        log.warning("out of memory on %s: tiles are halved to %d", self.device, self._tile)
+
+    def _run_tile(self, window: Tensor, index: int, tile: Tile) -> Tensor:
+        """One call of the method, on the device and back; again in fp32 where it gives NaN."""
+        result = self._call(window, self.dtype, index, tile)
+        if self.dtype != torch.float32 and not bool(torch.isfinite(result).all()):
+            log.warning("NaN in %s: the tile is run again in fp32", self._dtype_name)
+            with self._in_fp32():
+                result = self._call(window, torch.float32, index, tile)
+        if not bool(torch.isfinite(result).all()):
+            raise RestoreError(
+                f"the network gave NaN in fp32 on {self.device}; the weights are damaged or the "
+                "device is faulty: try --device cpu, or fetch the weights again"
+            )
+        return result
+
+    def _call(self, window: Tensor, dtype: torch.dtype, index: int, tile: Tile) -> Tensor:
+        generator = tile_generator(self.config.seed, index, tile, self.device)
+        result = self.method.restore(window.to(self.device, dtype), generator=generator)
+        return result.to("cpu", torch.float32)
+
+    @contextlib.contextmanager
+    def _in_fp32(self) -> Iterator[None]:
+        self.method = self.method.to(self.device, torch.float32)
+        try:
+            yield
+        finally:
+            self.method = self.method.to(self.device, self.dtype)
+
+
+def tile_generator(seed: int, index: int, tile: Tile, device: torch.device) -> torch.Generator:
+    """Generator of one tile of one frame.
+
+    It depends on nothing but its arguments, so a resumed run, or one whose other tiles were
+    halved, draws the same.
+    """
+    where = hash((seed, index, tile.rows.start, tile.columns.start))
+    kind = device if device.type == "cuda" else torch.device("cpu")
+    return torch.Generator(kind).manual_seed(where % 2**63)
+
+
+def resample(pictures: Tensor, size: tuple[int, int]) -> Tensor:
+    """`(B, C, H, W)` in [0, 1] to another width and height: bicubic, antialiased, clamped."""
+    width, height = size
+    result = F.interpolate(
+        pictures, (height, width), mode="bicubic", align_corners=False, antialias=True
+    )
+    return result.clamp_(0, 1)
+
+
+def choose_device(name: str) -> torch.device:
+    """The device called `name`; `auto` is the first GPU, or the CPU where there is none.
+
+    Raises:
+        OptionError: there is no such device here.
+    """
+    have = available_devices()
+    if name == "auto":
+        return torch.device(have[0])
+    asked = (
+        "cuda:0" if name == "cuda" or name == "0" else f"cuda:{name}" if name.isdigit() else name
+    )
+    if asked not in have:
+        raise OptionError(
+            f"device '{name}' is not here; devices of this machine: {', '.join(have)}; "
+            "run 'restore doctor' to see why a GPU is missing"
+        )
+    return torch.device(asked)
+
+
+def available_devices() -> list[str]:
+    """Names of the devices of this machine, the best first, the CPU last."""
+    devices = [f"cuda:{i}" for i in range(torch.cuda.device_count())]
+    if torch.backends.mps.is_available():
+        devices.append("mps")
+    return [*devices, "cpu"]
+
+
+def choose_dtype(config: EngineConfig, spec: MethodSpec, device: torch.device) -> str:
+    """Name of the number format: fp32 on a CPU, the method's first on a GPU, or the user's.
+
+    Raises:
+        OptionError: the method does not give correct results in it.
+    """
+    if config.dtype == "auto":
+        return "fp32" if device.type == "cpu" and "fp32" in spec.dtypes else spec.dtypes[0]
+    if config.dtype not in spec.dtypes:
+        raise OptionError(
+            f"model '{spec.name}' does not run in {config.dtype}; allowed: {', '.join(spec.dtypes)}"
+        )
+    return config.dtype

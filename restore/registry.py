@@ -1,0 +1,37 @@
+"""The methods, one line each: name -> "module:Class". Nothing is imported until it is asked for."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+from typing import TYPE_CHECKING, cast
+
+from restore.errors import OptionError
+
+if TYPE_CHECKING:
+    from restore.method import Method
+
+METHODS: dict[str, str] = {
+    "compact": "restore.models.compact:Compact",
+}
+
+DEFAULT_METHOD = "compact"
+
+
+def method_class(name: str) -> type[Method]:
+    """Class of the method `name`.
+
+    Raises:
+        OptionError: no method has that name; the nearest name is offered.
+    """
+    try:
+        path = METHODS[name]
+    except KeyError:
+        near = difflib.get_close_matches(name, METHODS, n=1)
+        guess = f"did you mean '{near[0]}'? " if near else ""
+        raise OptionError(
+            f"unknown model '{name}'; {guess}known models: {', '.join(sorted(METHODS))}; "
+            "run 'restore models list' to see what each does"
+        ) from None
+    module, _, attribute = path.partition(":")
+    return cast("type[Method]", getattr(importlib.import_module(module), attribute))

@@ -1,0 +1,137 @@
+"""Weight files: find them, read them safely, name them by their hash.
+
+Safetensors only hold numbers. A `.pth` or `.pkl` is a pickle, which can hold code: it is read
+with `weights_only=True`, so that a file with anything but tensors in it is refused.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import pickle
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from restore.errors import WeightsError
+
+ASSETS = Path(__file__).resolve().parent / "assets"
+PICKLE_SUFFIXES = (".pth", ".pt", ".pkl", ".ckpt", ".bin")
+
+
+def packaged_weights(name: str) -> Path:
+    """Path of the weights of `name` in the package; it may not exist.
+
+    Raises:
+        WeightsError: the package carries none under that name.
+    """
+    path = ASSETS / f"{name}.safetensors"
+    if not path.is_file():
+        raise WeightsError(
+            f"the package holds no weights for '{name}' ({path.name} is missing); "
+            "install restore again, or give a file with --weights"
+        )
+    return path
+
+
+def open_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Tensors of a weight file by name, and the text stored beside them.
+
+    A `.safetensors` file is mapped, not copied. Of a pickle, the dictionary under `params_ema`,
+    `params` or `state_dict` is taken when there is one, as BasicSR writes it.
+
+    Raises:
+        WeightsError: missing, empty, damaged, not a weight file, or a pickle with code in it.
+    """
+    _check_readable(path)
+    if path.suffix == ".safetensors":
+        try:
+            with safe_open(path, framework="pt", device="cpu") as file:
+                return {key: file.get_tensor(key) for key in file.keys()}, file.metadata() or {}  # noqa: SIM118
+        except (SafetensorError, OSError) as error:
+            raise WeightsError(
+                f"{path} is not a readable safetensors file ({error}); it is damaged or cut "
+                "short: fetch it again"
+            ) from error
+    if path.suffix in PICKLE_SUFFIXES:
+        return _open_pickle(path), {}
+    raise WeightsError(
+        f"{path} is not a weight file by its name; allowed: .safetensors, "
+        f"{', '.join(PICKLE_SUFFIXES)}"
+    )
+
+
+def save_weights(path: Path, state: dict[str, Tensor], metadata: dict[str, str]) -> None:
+    """Write tensors and text as safetensors, whole or not at all."""
+    temporary = path.with_name(path.name + ".tmp")
+    save_file({k: v.detach().cpu().contiguous() for k, v in state.items()}, temporary, metadata)
+    temporary.replace(path)
+
+
+@lru_cache(maxsize=32)
+def _sha256(path: Path, size: int, modified: int) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def sha256(path: Path) -> str:
+    """SHA-256 of a file as hex, remembered while its size and time stay the same."""
+    stat = path.stat()
+    return _sha256(path, stat.st_size, stat.st_mtime_ns)
+
+
+def _check_readable(path: Path) -> None:
+    if not path.exists():
+        raise WeightsError(f"no weight file at {path}; give an existing file with --weights")
+    if path.is_dir():
+        raise WeightsError(f"{path} is a folder; give the weight file itself with --weights")
+    try:
+        with path.open("rb") as file:
+            head = file.read(200)
+    except OSError as error:
+        raise WeightsError(
+            f"{path} cannot be read ({error.strerror}); check its permissions"
+        ) from error
+    if not head:
+        raise WeightsError(f"{path} is empty; fetch it again")
+    if head.startswith(b"version https://git-lfs"):
+        raise WeightsError(
+            f"{path} is a Git LFS pointer, not the weights; run 'git lfs pull' in its repository"
+        )
+    if head.lstrip()[:1] == b"<":
+        raise WeightsError(f"{path} is a web page, not weights; the download failed: try again")
+
+
+def _open_pickle(path: Path) -> dict[str, Tensor]:
+    try:
+        content: Any = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        reason = str(error).strip().splitlines()[0]
+        raise WeightsError(
+            f"{path} was refused: it is damaged, or a pickle that holds code, which could do "
+            f"anything on this machine ({reason}); allowed are files of tensors only: get a "
+            "safetensors file from its authors"
+        ) from error
+    except (RuntimeError, OSError, EOFError, ValueError, KeyError) as error:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise WeightsError(
+            f"{path} cannot be read as weights ({reason}); it is damaged or cut short: "
+            "fetch it again"
+        ) from error
+    for key in ("params_ema", "params", "state_dict"):
+        if isinstance(content, dict) and isinstance(content.get(key), dict):
+            content = content[key]
+            break
+    if not isinstance(content, dict):
+        raise WeightsError(
+            f"{path} holds a {type(content).__name__} instead of named tensors; give a file "
+            "that holds a state dict"
+        )
+    return {str(k): v for k, v in content.items() if isinstance(v, Tensor)}

@@ -1,0 +1,80 @@
+"""Small methods for tests: no training, known receptive field, faults on demand."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from restore.config import EngineConfig
+from restore.engine import Restorer
+from restore.method import MethodSpec
+from restore.weights import save_weights
+
+SPEC = MethodSpec(name="fake", summary="for tests", scale=2, overlap=3, bytes_per_pixel=100)
+
+
+class FakeMethod:
+    """Blurs with a random 7x7 kernel per channel and enlarges; its receptive radius is 3."""
+
+    spec = SPEC
+
+    def __init__(self) -> None:
+        generator = torch.Generator().manual_seed(5)
+        self.kernel = torch.rand(3, 1, 7, 7, generator=generator) / 24
+        self.dtype = torch.float32
+        self.largest_window = 0
+        self.memory_limit = 1 << 60  # pixels of a window
+        self.nan_below_fp32 = False
+        self.always_nan = False
+        self.noise = 0.0
+        self.calls = 0
+
+    @classmethod
+    def load(cls, weights: Path | None, *, device: torch.device, dtype: torch.dtype) -> FakeMethod:
+        return cls().to(device, dtype)
+
+    def to(self, device: torch.device, dtype: torch.dtype) -> FakeMethod:
+        self.dtype = dtype
+        return self
+
+    def restore(self, frames: Tensor, *, generator: torch.Generator) -> Tensor:
+        self.calls += 1
+        assert frames.dtype == self.dtype
+        height, width = frames.shape[-2:]
+        assert height % self.spec.size_multiple == 0
+        assert width % self.spec.size_multiple == 0
+        assert min(height, width) >= self.spec.min_size
+        assert frames.shape[1] == self.spec.frames_before + 1 + self.spec.frames_after
+        if height * width > self.memory_limit:
+            raise torch.OutOfMemoryError("fake: out of memory")
+        self.largest_window = max(self.largest_window, height * width)
+        x = frames.float().mean(1)
+        y = F.conv2d(x, self.kernel, padding=3, groups=3)
+        y = F.interpolate(y, scale_factor=self.spec.scale, mode="nearest")
+        if self.noise:
+            y = y + self.noise * torch.randn(y.shape, generator=generator)
+        if self.always_nan or (self.nan_below_fp32 and self.dtype != torch.float32):
+            y[..., 0, 0] = float("nan")
+        return y.clamp(0, 1)[:, None].to(self.dtype)
+
+
+def fake_restorer(
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    *,
+    spec: dict[str, Any] | None = None,
+    **settings: Any,
+) -> Restorer:
+    """A `Restorer` whose method is a `FakeMethod` with some fields of its spec replaced."""
+    kind = type("Fake", (FakeMethod,), {"spec": replace(SPEC, **(spec or {}))})
+    monkeypatch.setattr("restore.engine.method_class", lambda name: kind)
+    weights = tmp_path / "fake.safetensors"
+    save_weights(weights, {"x": torch.zeros(1)}, {})
+    config = EngineConfig(weights=str(weights), device="cpu", **settings)
+    return Restorer(config)
