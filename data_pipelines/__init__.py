@@ -1,0 +1,1 @@
+"""From raw footage and folders to what a trainer reads."""

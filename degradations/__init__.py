@@ -1,0 +1,1 @@
+"""Functions of (pictures, generator) that make good pictures bad; recipes are data."""

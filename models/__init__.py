@@ -1,0 +1,1 @@
+"""One file per restoration method; what several share lives in `parts`."""

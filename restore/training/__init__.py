@@ -1,0 +1,1 @@
+"""The trainer: recipe in, weights that `restore image` loads out."""
