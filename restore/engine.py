@@ -30,7 +30,8 @@ from restore.memory import (
 )
 from restore.method import ColorFix, Method, MethodSpec
 from restore.registry import method_class
-from restore.tiling import Tile, add_tile, plan_tiles
+from restore.resampling import Axis, resample
+from restore.tiling import FADE, Tile, add_tile, plan_tiles
 from restore.weights import packaged_weights, sha256
 
 log = logging.getLogger("restore.engine")
@@ -215,15 +216,14 @@ class Restorer:
                 NaN even in fp32.
         """
         height, width = frames.shape[-2:]
-        padded = self._pad(frames)
-        result = self._run_tiles(padded, index, progress)
-        scale = self.spec.scale
-        result = result[..., : height * scale, : width * scale]
+        native = (width * self.spec.scale, height * self.spec.scale)
+        final = native if size is None else size
+        rows = Axis(source=native[1], target=final[1])
+        columns = Axis(source=native[0], target=final[0])
+        result = self._run_tiles(self._pad(frames), index, progress, rows, columns)
         if self._color_fix != "none":
             source = frames[:, self.spec.frames_before]
             result = fix_colors(result[:, 0], source, self._color_fix)[:, None]
-        if size is not None and size != (result.shape[-1], result.shape[-2]):
-            result = resample(result[:, 0], size)[:, None]
         return result
 
     def _pad(self, frames: Tensor) -> Tensor:
@@ -237,40 +237,62 @@ class Restorer:
         flat = F.pad(frames.flatten(0, 1), (0, right, 0, down), mode="replicate")
         return flat.reshape(*frames.shape[:3], *flat.shape[-2:])
 
-    def _run_tiles(self, frames: Tensor, index: int, progress: TileProgress | None) -> Tensor:
+    def _run_tiles(
+        self,
+        frames: Tensor,
+        index: int,
+        progress: TileProgress | None,
+        rows: Axis,
+        columns: Axis,
+    ) -> Tensor:
         height, width = frames.shape[-2:]
         waiting = plan_tiles(height, width, self.tile)
-        if len(waiting) == 1 and (result := self._whole(frames, waiting[0], index)) is not None:
-            return result
+        if len(waiting) == 1:
+            result = self._whole(frames, waiting[0], index, rows, columns)
+            if result is not None:
+                return result
         scale, multiple = self.spec.scale, self.spec.size_multiple
-        canvas = torch.zeros(len(frames), 1, 3, height * scale, width * scale)
+        canvas = torch.zeros(len(frames), 1, 3, rows.target, columns.target)
         done = 0
         while waiting:
             tile = waiting.pop(0)
-            if tile.longest > self.tile + 16:  # planned before memory ran out
+            if tile.longest > self.tile + 2 * FADE:  # planned before memory ran out
                 waiting[:0] = tile.halves()
                 continue
-            top, bottom = tile.rows.window(self._overlap, height, multiple=multiple)
-            left, right = tile.columns.window(self._overlap, width, multiple=multiple)
+            top, bottom = tile.rows.window(self._context(rows), height, multiple=multiple)
+            left, right = tile.columns.window(self._context(columns), width, multiple=multiple)
             try:
                 result = self._run_tile(frames[..., top:bottom, left:right], index, tile)
             except (RuntimeError, MemoryError) as error:
                 self._halve_tile(error)
                 waiting.insert(0, tile)
                 continue
-            add_tile(canvas, result, tile, top=top, left=left, scale=scale)
+            origin = (top * scale, left * scale)
+            add_tile(canvas, result, tile, origin=origin, scale=scale, rows=rows, columns=columns)
             done += 1
             if progress is not None:
                 progress(done, done + len(waiting))
         return canvas.clamp_(0, 1)
 
-    def _whole(self, frames: Tensor, tile: Tile, index: int) -> Tensor | None:
+    def _context(self, axis: Axis) -> int:
+        """Input pixels beside a tile: for the network, and for the resampling of its result."""
+        if axis.source == axis.target:
+            return self._overlap
+        return self._overlap + -(-axis.support // self.spec.scale)
+
+    def _whole(
+        self, frames: Tensor, tile: Tile, index: int, rows: Axis, columns: Axis
+    ) -> Tensor | None:
         """The result when one tile is the whole picture; None when memory ran out."""
         try:
-            return self._run_tile(frames, index, tile)
+            result = self._run_tile(frames, index, tile)
         except (RuntimeError, MemoryError) as error:
             self._halve_tile(error, longest=tile.longest)
             return None
+        result = result[..., : rows.source, : columns.source]
+        if rows.source == rows.target and columns.source == columns.target:
+            return result
+        return resample(result, (columns.target, rows.target))
 
     def _halve_tile(self, error: BaseException, *, longest: int | None = None) -> None:
         if not is_out_of_memory(error):
@@ -324,15 +346,6 @@ def tile_generator(seed: int, index: int, tile: Tile, device: torch.device) -> t
     where = hash((seed, index, tile.rows.start, tile.columns.start))
     kind = device if device.type == "cuda" else torch.device("cpu")
     return torch.Generator(kind).manual_seed(where % 2**63)
-
-
-def resample(pictures: Tensor, size: tuple[int, int]) -> Tensor:
-    """`(B, C, H, W)` in [0, 1] to another width and height: bicubic, antialiased, clamped."""
-    width, height = size
-    result = F.interpolate(
-        pictures, (height, width), mode="bicubic", align_corners=False, antialias=True
-    )
-    return result.clamp_(0, 1)
 
 
 def choose_device(name: str) -> torch.device:

@@ -19,6 +19,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from restore.resampling import Axis, resample_part
+
 FADE = 8
 """Input pixels that two neighbouring spans share for blending."""
 
@@ -40,6 +42,11 @@ class Span:
     def length(self) -> int:
         """Pixels that are written."""
         return self.stop - self.start
+
+    @property
+    def fades(self) -> bool:
+        """Whether another span shares pixels with this one."""
+        return self.fade_in > 0 or self.fade_out > 0
 
     def window(self, overlap: int, size: int, *, multiple: int = 1) -> tuple[int, int]:
         """Interval that the network must see: `overlap` more on each side, within the picture.
@@ -63,18 +70,17 @@ class Span:
         )
         return first, second
 
-    def weights(self, scale: int) -> Tensor:
-        """`(scale * length,)` weights in [0, 1] of the output pixels."""
-        weights = torch.ones(self.length * scale)
-        rise, fall = self.fade_in * scale, self.fade_out * scale
-        weights[:rise] = fade_weights(rise)
-        weights[len(weights) - fall :] = fade_weights(fall).flip(0)
-        return weights
+    def weights(self, places: Tensor) -> Tensor:
+        """Weights in [0, 1] at `places` along the axis, in input pixels; the same shape.
 
-
-def fade_weights(length: int) -> Tensor:
-    """`(length,)` weights that rise in a straight line, symmetric about 1/2."""
-    return (torch.arange(length, dtype=torch.float32) + 0.5) / max(1, length)
+        Straight lines over the fades, so that the two spans of a seam add up to 1 everywhere.
+        """
+        weights = torch.ones_like(places)
+        if self.fade_in:
+            weights = weights * ((places - self.start) / self.fade_in).clamp(0, 1)
+        if self.fade_out:
+            weights = weights * ((self.stop - places) / self.fade_out).clamp(0, 1)
+        return weights.float()
 
 
 def plan_spans(size: int, tile: int) -> list[Span]:
@@ -128,30 +134,36 @@ def plan_tiles(height: int, width: int, tile: int) -> list[Tile]:
 
 
 def add_tile(
-    canvas: Tensor, result: Tensor, tile: Tile, *, top: int, left: int, scale: int
+    canvas: Tensor,
+    result: Tensor,
+    tile: Tile,
+    *,
+    origin: tuple[int, int],
+    scale: int,
+    rows: Axis,
+    columns: Axis,
 ) -> None:
     """Add the weighted result of one tile to the picture, in place.
 
     Args:
-        canvas: `(..., s H, s W)`, zeros before the first tile.
-        result: `(..., h, w)` of the tile's window, its first pixel at `(s top, s left)`.
+        canvas: `(..., h, w)` of the final size, zeros before the first tile.
+        result: the network's result for the tile's window.
         tile: what the tile writes, in input pixels.
-        top, left: origin of the window in input pixels.
-        scale: output pixels per input pixel, s.
+        origin: row and column of the window's first pixel in the network's result of the whole.
+        scale: pixels of the network's result per input pixel.
+        rows, columns: sizes of the network's result of the whole, and of the final picture.
     """
-    rows, columns = tile.rows, tile.columns
-    inner = result[
-        ...,
-        (rows.start - top) * scale : (rows.stop - top) * scale,
-        (columns.start - left) * scale : (columns.stop - left) * scale,
-    ]
-    target = canvas[
-        ...,
-        rows.start * scale : rows.stop * scale,
-        columns.start * scale : columns.stop * scale,
-    ]
-    if rows.fade_in or rows.fade_out:
-        inner = inner * rows.weights(scale)[:, None]
-    if columns.fade_in or columns.fade_out:
-        inner = inner * columns.weights(scale)
-    target += inner
+    top, bottom = rows.outputs(tile.rows.start * scale, tile.rows.stop * scale)
+    left, right = columns.outputs(tile.columns.start * scale, tile.columns.stop * scale)
+    if rows.source == rows.target and columns.source == columns.target:
+        inner = result[
+            ..., top - origin[0] : bottom - origin[0], left - origin[1] : right - origin[1]
+        ]
+    else:
+        box = (top, bottom, left, right)
+        inner = resample_part(result, rows, columns, origin=origin, box=box)
+    if tile.rows.fades:
+        inner = inner * tile.rows.weights(rows.centres(top, bottom) / scale)[:, None]
+    if tile.columns.fades:
+        inner = inner * tile.columns.weights(columns.centres(left, right) / scale)
+    canvas[..., top:bottom, left:right] += inner

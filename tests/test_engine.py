@@ -10,7 +10,7 @@ from PIL import Image
 
 import restore
 from restore.config import EngineConfig
-from restore.engine import available_devices, choose_device, resample
+from restore.engine import available_devices, choose_device
 from restore.errors import OptionError, RestoreError, WeightsError
 
 STEP = 1 / 255  # what the issue allows between a tiled and an untiled result
@@ -203,11 +203,15 @@ def test_any_scale_is_reached_by_resampling(
     assert result.shape[-2:] == expected
 
 
-def test_resampling_keeps_a_flat_color_and_the_range() -> None:
-    flat = torch.full((1, 3, 20, 30), 0.25)
-    torch.testing.assert_close(resample(flat, (47, 11)), torch.full((1, 3, 11, 47), 0.25))
-    noise = resample(torch.rand(1, 3, 20, 30).round(), (90, 60))
-    assert float(noise.min()) >= 0 and float(noise.max()) <= 1
+@pytest.mark.parametrize("size", [(75, 91), (140, 100), (300, 411), (33, 20)])
+def test_tiles_resampled_one_by_one_equal_the_whole_resampled(
+    size: tuple[int, int], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    frames = torch.rand(1, 1, 3, 70, 90)
+    whole = fake_restorer(monkeypatch, tmp_path, tile=512).restore_frames(frames, size=size)
+    tiled = fake_restorer(monkeypatch, tmp_path, tile=32).restore_frames(frames, size=size)
+    assert whole.shape == (1, 1, 3, size[1], size[0])
+    torch.testing.assert_close(tiled, whole, atol=1e-5, rtol=0)
 
 
 def test_wrong_names_are_answered_with_the_right_ones() -> None:

@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from restore.resampling import Axis
 from restore.tiling import Span, Tile, add_tile, plan_spans, plan_tiles
 
 SIZES = [(1, 32), (31, 32), (32, 32), (33, 32), (64, 32), (100, 32), (481, 64), (1000, 512)]
@@ -11,7 +12,10 @@ SIZES = [(1, 32), (31, 32), (32, 32), (33, 32), (64, 32), (100, 32), (481, 64), 
 def coverage(spans: list[Span], size: int, scale: int = 1) -> torch.Tensor:
     total = torch.zeros(size * scale)
     for span in spans:
-        total[span.start * scale : span.stop * scale] += span.weights(scale)
+        inside = slice(span.start * scale, span.stop * scale)
+        total[inside] += span.weights(
+            Axis(source=1, target=scale).centres(inside.start, inside.stop)
+        )
     return total
 
 
@@ -61,5 +65,6 @@ def test_tiles_of_a_picture_rebuild_it() -> None:
         top, bottom = tile.rows.window(5, 70)
         left, right = tile.columns.window(5, 90)
         window = picture[:, top:bottom, left:right]
-        add_tile(canvas, window, tile, top=top, left=left, scale=1)
+        rows, columns = Axis(source=70, target=70), Axis(source=90, target=90)
+        add_tile(canvas, window, tile, origin=(top, left), scale=1, rows=rows, columns=columns)
     torch.testing.assert_close(canvas, picture, atol=1e-6, rtol=0)

@@ -77,10 +77,12 @@ def train_from_file(
 def _run(trainer: Trainer, folder: Path, progress: Callable[[TrainStep, int], None] | None) -> Path:
     config = trainer.config
     fresh = trainer.iteration == 0
-    with (folder / "log.csv").open("w" if fresh else "a", newline="", encoding="utf-8") as file:
+    log_file = folder / "log.csv"
+    kept = [] if fresh else _log_rows(log_file, up_to=trainer.iteration)
+    with log_file.open("w", newline="", encoding="utf-8") as file:
         table = csv.writer(file)
-        if fresh:
-            table.writerow(["iteration", "loss", "lr", "seconds", "psnr_y"])
+        table.writerow(["iteration", "loss", "lr", "seconds", "psnr_y"])
+        table.writerows(kept)
         losses: list[float] = []
         for step in trainer.steps():
             losses.append(step.loss)
@@ -107,6 +109,16 @@ def _run(trainer: Trainer, folder: Path, progress: Callable[[TrainStep, int], No
     if not (folder / "net.safetensors").exists():
         _save(trainer, folder)
     return folder / "net.safetensors"
+
+
+def _log_rows(path: Path, *, up_to: int) -> list[list[str]]:
+    """Rows of an earlier part of the run; what came after its last checkpoint is done again."""
+    if not path.exists():
+        return []
+    with path.open(newline="", encoding="utf-8") as file:
+        return [
+            row for row in csv.reader(file) if row[:1] and row[0].isdigit() and int(row[0]) <= up_to
+        ]
 
 
 def _save(trainer: Trainer, folder: Path) -> None:

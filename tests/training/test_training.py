@@ -65,6 +65,9 @@ def test_a_killed_run_goes_on_bit_for_bit(recipe: Path, tmp_path: Path) -> None:
         train_from_file(recipe, output=tmp_path / "killed", progress=kill_after_four)
     resumed = train_from_file(recipe, output=tmp_path / "killed", resume=True)
     assert same_weights(whole, resumed)
+    logs = [(f.parent / "log.csv").read_text().splitlines() for f in (whole, resumed)]
+    iterations = [[line.split(",")[0] for line in lines] for lines in logs]
+    assert iterations[0] == iterations[1] == ["iteration", "2", "3", "4", "6"]
     state = [torch.load(f.parent / "state.pt", weights_only=True) for f in (whole, resumed)]
     assert state[0]["iteration"] == state[1]["iteration"] == 6
     moments = [s["optimiser"]["state"][0]["exp_avg"] for s in state]

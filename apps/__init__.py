@@ -1,0 +1,1 @@
+"""Programs around the engine: widgets and queues, no inference logic."""
