@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from restore.errors import WeightsError
 from restore.method import MethodSpec
-from restore.weights import open_weights, packaged_weights
+from restore.weights import open_metadata, open_weights, packaged_weights
 
 FORMAT = "restore.compact.v1"
 
@@ -99,7 +99,13 @@ class Compact:
 
     def __init__(self, net: CompactNet) -> None:
         self.net = net.eval().requires_grad_(False)
-        self.spec = replace(type(self).spec, scale=net.config.scale, overlap=net.receptive_radius)
+        self.spec = spec_of(net.config)
+
+    @classmethod
+    def describe(cls, weights: Path | None) -> MethodSpec:
+        """The spec with the scale and the receptive field of the network in `weights`."""
+        path = packaged_weights(cls.spec.name) if weights is None else weights
+        return spec_of(read_config(path, open_metadata(path)))
 
     @classmethod
     def load(cls, weights: Path | None, *, device: torch.device, dtype: torch.dtype) -> Compact:
@@ -133,6 +139,13 @@ class Compact:
         return self.net(x).clamp_(0, 1)[:, None]
 
 
+def spec_of(config: CompactConfig) -> MethodSpec:
+    """The spec of a network of this shape."""
+    with torch.device("meta"):
+        radius = CompactNet(config).receptive_radius
+    return replace(Compact.spec, scale=config.scale, overlap=radius)
+
+
 def read_compact(path: Path) -> tuple[dict[str, Tensor], CompactConfig]:
     """Tensors and shape of the network in a weight file written by `restore train`.
 
@@ -140,15 +153,26 @@ def read_compact(path: Path) -> tuple[dict[str, Tensor], CompactConfig]:
         WeightsError: the file is missing, damaged, unsafe, or of another model.
     """
     state, metadata = open_weights(path)
+    if "format" not in metadata:
+        metadata = {"format": f"keys such as '{next(iter(state), 'none')}'"}
+    return state, read_config(path, metadata)
+
+
+def read_config(path: Path, metadata: dict[str, str]) -> CompactConfig:
+    """Shape of the network from the text stored in its weight file.
+
+    Raises:
+        WeightsError: the text is of another model, or incomplete.
+    """
     if metadata.get("format") != FORMAT:
-        found = metadata.get("format") or f"keys such as '{next(iter(state), 'none')}'"
+        found = metadata.get("format", "no format is named")
         raise WeightsError(
             f"{path} holds weights of another model ({found}); 'compact' needs a file with "
             f"format '{FORMAT}' as 'restore train' writes it: choose the model with -n or "
             "leave --weights out"
         )
     try:
-        config = CompactConfig(
+        return CompactConfig(
             scale=int(metadata["scale"]),
             width=int(metadata["width"]),
             blocks=int(metadata["blocks"]),
@@ -158,4 +182,3 @@ def read_compact(path: Path) -> tuple[dict[str, Tensor], CompactConfig]:
             f"{path} does not say the shape of its network ({error}); write it again with "
             "'restore train' or leave --weights out"
         ) from error
-    return state, config

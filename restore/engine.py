@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +29,7 @@ from restore.memory import (
     is_out_of_memory,
 )
 from restore.method import ColorFix, Method, MethodSpec
+from restore.planes import TileProgress, restore_planes
 from restore.registry import method_class
 from restore.resampling import Axis, resample
 from restore.tiling import FADE, Tile, add_tile, plan_tiles
@@ -37,7 +38,6 @@ from restore.weights import packaged_weights, sha256
 log = logging.getLogger("restore.engine")
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-TileProgress = Callable[[int, int], None]
 
 
 def load(model: str | None = None, **settings: Any) -> Restorer:
@@ -144,52 +144,7 @@ class Restorer:
             if not 0 < scale < float("inf"):
                 raise OptionError(f"scale {scale:g} is not possible; give a number above 0")
             size = (max(1, round(width * scale)), max(1, round(height * scale)))
-        return back(self.restore_planes(frames, size=size))
-
-    def restore_planes(
-        self,
-        frames: Tensor,
-        *,
-        size: tuple[int, int] | None = None,
-        progress: TileProgress | None = None,
-    ) -> Tensor:
-        """Restore frames of gray, gray and alpha, RGB, or RGB and alpha, each on its own.
-
-        Args:
-            frames: `(B, T, C, H, W)` in [0, 1], C from 1 to 4.
-            size: width and height of the result; None = the method's scale.
-            progress: called with the tiles done and all tiles.
-
-        Returns:
-            `(B, T, C, h, w)`: gray is restored as three equal channels and averaged; alpha is
-            restored as a gray picture of its own.
-        """
-        channels = frames.shape[2]
-        parts = []
-        if channels in (1, 2):
-            gray = frames[:, :, :1].expand(-1, -1, 3, -1, -1)
-            parts.append(self._each_frame(gray, size=size, progress=progress).mean(2, keepdim=True))
-        else:
-            parts.append(self._each_frame(frames[:, :, :3], size=size, progress=progress))
-        if channels in (2, 4):
-            alpha = frames[:, :, -1:].expand(-1, -1, 3, -1, -1)
-            parts.append(
-                self._each_frame(alpha, size=size, progress=progress).mean(2, keepdim=True)
-            )
-        return parts[0] if len(parts) == 1 else torch.cat(parts, dim=2)
-
-    def _each_frame(
-        self, frames: Tensor, *, size: tuple[int, int] | None, progress: TileProgress | None
-    ) -> Tensor:
-        count = frames.shape[1]
-        before, after = self.spec.frames_before, self.spec.frames_after
-        results = []
-        for i in range(count):
-            window = [min(max(j, 0), count - 1) for j in range(i - before, i + after + 1)]
-            results.append(
-                self.restore_frames(frames[:, window], size=size, index=i, progress=progress)
-            )
-        return results[0] if count == 1 else torch.cat(results, dim=1)
+        return back(restore_planes(self, frames, size=size))
 
     @torch.inference_mode()
     def restore_frames(
@@ -335,6 +290,17 @@ class Restorer:
             yield
         finally:
             self.method = self.method.to(self.device, self.dtype)
+
+
+def describe(config: EngineConfig) -> MethodSpec:
+    """What the configured method is with its weights, without loading them.
+
+    Raises:
+        OptionError: there is no such method.
+        WeightsError: the weights are missing, damaged, unsafe, or of another model.
+    """
+    path = None if config.weights is None else Path(config.weights)
+    return method_class(config.model).describe(path)
 
 
 def tile_generator(seed: int, index: int, tile: Tile, device: torch.device) -> torch.Generator:

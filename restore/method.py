@@ -56,6 +56,15 @@ class Method(Protocol):
     spec: MethodSpec
 
     @classmethod
+    def describe(cls, weights: Path | None) -> MethodSpec:
+        """What the method is with these weights, read from the head of the file alone.
+
+        Raises:
+            WeightsError: the file is missing, damaged, unsafe, or of another model.
+        """
+        ...
+
+    @classmethod
     def load(cls, weights: Path | None, *, device: torch.device, dtype: torch.dtype) -> Method:
         """Build the network and load `weights`, or the weights in the package when None.
 

@@ -6,8 +6,10 @@ with `weights_only=True`, so that a file with anything but tensors in it is refu
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import pickle
+from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -49,14 +51,9 @@ def open_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     """
     _check_readable(path)
     if path.suffix == ".safetensors":
-        try:
-            with safe_open(path, framework="pt", device="cpu") as file:
-                return {key: file.get_tensor(key) for key in file.keys()}, file.metadata() or {}  # noqa: SIM118
-        except (SafetensorError, OSError) as error:
-            raise WeightsError(
-                f"{path} is not a readable safetensors file ({error}); it is damaged or cut "
-                "short: fetch it again"
-            ) from error
+        with _safe_file(path) as file:
+            names = list(file.keys())
+            return {name: file.get_tensor(name) for name in names}, file.metadata() or {}
     if path.suffix in PICKLE_SUFFIXES:
         return _open_pickle(path), {}
     raise WeightsError(
@@ -65,11 +62,36 @@ def open_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     )
 
 
+def open_metadata(path: Path) -> dict[str, str]:
+    """The text stored beside the tensors, without reading them; empty for a pickle.
+
+    Raises:
+        WeightsError: as `open_weights`, as far as the head of the file tells.
+    """
+    _check_readable(path)
+    if path.suffix != ".safetensors":
+        return open_weights(path)[1]
+    with _safe_file(path) as file:
+        return file.metadata() or {}
+
+
 def save_weights(path: Path, state: dict[str, Tensor], metadata: dict[str, str]) -> None:
     """Write tensors and text as safetensors, whole or not at all."""
     temporary = path.with_name(path.name + ".tmp")
     save_file({k: v.detach().cpu().contiguous() for k, v in state.items()}, temporary, metadata)
     temporary.replace(path)
+
+
+@contextlib.contextmanager
+def _safe_file(path: Path) -> Iterator[Any]:
+    try:
+        with safe_open(path, framework="pt", device="cpu") as file:
+            yield file
+    except (SafetensorError, OSError) as error:
+        raise WeightsError(
+            f"{path} is not a readable safetensors file ({error}); it is damaged or cut "
+            "short: fetch it again"
+        ) from error
 
 
 @lru_cache(maxsize=32)

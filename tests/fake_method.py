@@ -36,6 +36,10 @@ class FakeMethod:
         self.calls = 0
 
     @classmethod
+    def describe(cls, weights: Path | None) -> MethodSpec:
+        return cls.spec
+
+    @classmethod
     def load(cls, weights: Path | None, *, device: torch.device, dtype: torch.dtype) -> FakeMethod:
         return cls().to(device, dtype)
 

@@ -8,6 +8,8 @@ import torch
 from PIL import Image
 
 import restore
+from restore.config import EngineConfig
+from restore.engine import describe
 from restore.errors import InputError, OptionError, OutputError
 from restore.training.config import OptimConfig, read_train_config
 from restore.training.run import train_from_file
@@ -87,6 +89,7 @@ def test_the_weights_load_into_the_engine(recipe: Path, tmp_path: Path) -> None:
     restorer = restore.load("compact", weights=str(weights), device="cpu")
     assert restorer.spec.scale == 2
     assert restorer.spec.overlap == 4
+    assert describe(EngineConfig(weights=str(weights))) == restorer.spec
     assert restorer.restore(torch.rand(3, 10, 12)).shape == (3, 20, 24)
     # And a later run may start from them.
     recipe.write_text(RECIPE + f"init: {weights}\n")

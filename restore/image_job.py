@@ -1,0 +1,305 @@
+"""Restore pictures: what `restore image` runs, and what a program calls instead.
+
+One bad picture never stops the others; every failure is one line in the report.
+"""
+
+from __future__ import annotations
+
+import logging
+import secrets
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, fields, replace
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import torch
+
+from restore.config import EngineConfig, ImageConfig, output_size
+from restore.errors import InputError, OutputError, RestoreError
+from restore.image import (
+    NO_ALPHA,
+    Picture,
+    flattened,
+    make_sheet,
+    output_reason,
+    read_header,
+    read_image,
+    write_sheet,
+)
+from restore.image_events import (
+    Advanced,
+    Done,
+    Event,
+    Failed,
+    ImageReport,
+    Planned,
+    Size,
+    Skipped,
+    Started,
+)
+from restore.image_formats import WITH_ALPHA, WritableFormat, check_writable
+from restore.image_plan import STREAM, Job, plan_images, written_as
+from restore.memory import free_memory, is_out_of_memory
+from restore.method import MethodSpec
+from restore.planes import FrameRestorer, restore_planes
+
+log = logging.getLogger("restore.image")
+
+# Bytes per pixel that a result takes at the least: as the engine's tensor, and while it is encoded.
+_FLOAT_RGB = 12
+_ENCODING = 8
+
+
+def restore_images(
+    inputs: str | Path | Sequence[str | Path],
+    *,
+    config: ImageConfig | None = None,
+    restorer: FrameRestorer | None = None,
+    on_event: Callable[[Event], None] | None = None,
+    **settings: Any,
+) -> ImageReport:
+    """Restore picture files.
+
+    Args:
+        inputs: files, folders, patterns (`"photos/**/*.jpg"`), or `"-"` for stdin.
+        config: what to do; default: `ImageConfig()`.
+        restorer: a loaded engine; default: one is loaded when the first picture needs it.
+        on_event: called as the work goes on, in this thread.
+        settings: fields of `ImageConfig` that replace those of `config`, such as `output="out"`.
+
+    Returns:
+        The report; look at `failed`.
+
+    Raises:
+        OptionError: the settings do not go together, or with the inputs.
+        OutputError: the output folder cannot be written; found before any work.
+        WeightsError: the model cannot be loaded.
+    """
+    start = time.perf_counter()
+    config = ImageConfig(**settings) if config is None else replace(config, **settings)
+    names = [inputs] if isinstance(inputs, str | Path) else list(inputs)
+    spec = _describe(config) if restorer is None else restorer.spec
+    jobs = plan_images(names, config, method_scale=spec.scale)
+    working = not config.dry_run and any(job.verdict == "run" for job in jobs)
+    if working and config.output not in (None, STREAM):
+        _prepare_output(Path(config.output), jobs)
+    if working and restorer is None:
+        restorer = _load(config)
+    run = _Run(config=config, spec=spec, restorer=restorer, on_event=on_event, total=len(jobs))
+    for index, job in enumerate(jobs, start=1):
+        run.take(job, index)
+    run.report.seconds = time.perf_counter() - start
+    return run.report
+
+
+def _describe(config: ImageConfig) -> MethodSpec:
+    from restore.engine import describe
+
+    return describe(config)
+
+
+def _load(config: ImageConfig) -> FrameRestorer:
+    from restore.engine import load
+
+    return load(**{item.name: getattr(config, item.name) for item in fields(EngineConfig)})
+
+
+def _prepare_output(output: Path, jobs: Sequence[Job]) -> None:
+    """Make the output folder and write to it once, before any work."""
+    is_file = any(job.destination == output for job in jobs)
+    prepare_folder(output.parent if is_file else output)
+
+
+def prepare_folder(folder: Path) -> None:
+    """Make a folder, and find out whether files can be made in it.
+
+    Raises:
+        OutputError: they cannot.
+    """
+    probe = folder / f".restore-{secrets.token_hex(6)}.tmp"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        probe.touch(exist_ok=False)
+        probe.unlink()
+    except OSError as error:
+        raise OutputError(
+            f"the folder '{folder}' cannot be written: {output_reason(error)}"
+        ) from error
+
+
+@dataclass(kw_only=True, slots=True)
+class _Run:
+    """One call of `restore_images`: takes jobs, tells events, keeps the report."""
+
+    config: ImageConfig
+    spec: MethodSpec
+    restorer: FrameRestorer | None
+    on_event: Callable[[Event], None] | None
+    total: int
+    report: ImageReport = field(default_factory=ImageReport)
+    prepared: set[Path] = field(default_factory=set)
+
+    def take(self, job: Job, index: int) -> None:
+        """Bring one job to its end; only KeyboardInterrupt and its like come out."""
+        name = STREAM if job.source is None else str(job.source)
+        if job.verdict == "skip":
+            self._tell(Skipped(source=name, reason=job.reason))
+        elif job.verdict == "fail":
+            self._tell(Failed(source=name, message=_one_line(job.reason)))
+        else:
+            try:
+                event = self._preview(job) if self.config.dry_run else self._restore(job, index)
+            except Exception as error:  # one bad picture must not stop the others
+                log.debug("%s failed", name, exc_info=True)
+                message = _one_line(_explain(error).removeprefix(f"'{name}': "))
+                event = Failed(source=name, message=message)
+            self._tell(event)
+
+    def _tell(self, event: Event) -> None:
+        report = self.report
+        if isinstance(event, Done):
+            report.done.append(event)
+        elif isinstance(event, Planned):
+            report.planned.append(event)
+        elif isinstance(event, Skipped):
+            report.skipped.append(event)
+        elif isinstance(event, Failed):
+            report.failed.append((event.source, event.message))
+        if self.on_event is not None:
+            self.on_event(event)
+
+    def _preview(self, job: Job) -> Event:
+        header = read_header(_source(job), max_pixels=self.config.max_pixels)
+        format = job.format or written_as(header.format)
+        size = self._result_size(header.size, format)
+        source, destination = _names(job)
+        return Planned(source=source, destination=destination, size_in=header.size, size_out=size)
+
+    def _restore(self, job: Job, index: int) -> Event:
+        start = time.perf_counter()
+        source, destination = _names(job)
+        self._tell(Started(source=source, destination=destination, index=index, total=self.total))
+        picture = read_image(_source(job), max_pixels=self.config.max_pixels)
+        format = job.format or written_as(picture.format)
+        size_in, notes = picture.size, picture.notes
+        size = self._result_size(size_in, format)
+        target = self._target(job)
+        if picture.alpha is not None and format not in WITH_ALPHA:
+            picture = flattened(picture)  # before the network, which then need not see alpha
+            notes += (NO_ALPHA.format(format),)
+        assert self.restorer is not None
+        picture = restore_picture(
+            picture,
+            self.restorer,
+            size=size,
+            progress=lambda done, total: self._tell(
+                Advanced(source=source, done=done, total=total)
+            ),
+        )
+        sheet = make_sheet(picture, format=format, quality=self.config.quality)
+        del picture  # encoders take memory of their own, as much again
+        notes += write_sheet(sheet, target)
+        for note in notes:
+            log.warning("%s: %s", source, note)
+        return Done(
+            source=source,
+            destination=destination,
+            size_in=size_in,
+            size_out=size,
+            seconds=time.perf_counter() - start,
+            notes=notes,
+        )
+
+    def _result_size(self, size: Size, format: WritableFormat) -> Size:
+        """Size of the result, if it is allowed, fits into the format and into memory."""
+        width, height = output_size(self.config, *size, self.spec.scale)
+        check_writable(format, width, height)
+        if width * height > self.config.max_pixels:
+            raise InputError(
+                f"its result of {width}x{height} pixels is above the limit of "
+                f"{self.config.max_pixels}; choose a smaller --scale or raise --max-pixels"
+            )
+        native = size[0] * size[1] * self.spec.scale**2
+        needed = _FLOAT_RGB * native + _ENCODING * width * height
+        if native != width * height:
+            needed += _FLOAT_RGB * width * height
+        free = free_memory(torch.device("cpu"))
+        if needed > free:
+            raise InputError(
+                f"its result of {width}x{height} pixels needs about {needed / 2**30:.1f} GiB of "
+                f"memory, {free / 2**30:.1f} GiB are free; close other programs or choose a "
+                "smaller --scale"
+            )
+        return width, height
+
+    def _target(self, job: Job) -> Path | BinaryIO:
+        """Where to write, found to be writable before the network runs."""
+        if job.destination is None:
+            if sys.stdout.isatty():
+                raise OutputError("stdout is a terminal; send it to a file, or give -o FILE")
+            return sys.stdout.buffer
+        folder = job.destination.parent
+        if folder not in self.prepared:
+            prepare_folder(folder)
+            self.prepared.add(folder)
+        return job.destination
+
+
+def _names(job: Job) -> tuple[str, str]:
+    """Names of input and result for an event."""
+    source, destination = (
+        STREAM if path is None else str(path) for path in (job.source, job.destination)
+    )
+    return source, destination
+
+
+def _source(job: Job) -> Path | BinaryIO:
+    if job.source is not None:
+        return job.source
+    if sys.stdin.isatty():
+        raise InputError("stdin is a terminal; send a picture into it, such as: < photo.jpg")
+    return sys.stdin.buffer
+
+
+def _explain(error: Exception) -> str:
+    """Why a picture failed."""
+    if is_out_of_memory(error):
+        return "not enough memory for it; close other programs or choose a smaller --scale"
+    if isinstance(error, RestoreError):
+        return str(error)
+    if isinstance(error, OSError):
+        return f"{error.strerror or error}; check the disk and try again"
+    return f"unexpected {type(error).__name__}: {error}; add --debug to see where"
+
+
+def _one_line(text: str) -> str:
+    """Text without line breaks, and without the halves of characters in broken file names."""
+    return " ".join(text.split()).encode("utf-8", "backslashreplace").decode("utf-8")
+
+
+def restore_picture(
+    picture: Picture,
+    restorer: FrameRestorer,
+    *,
+    size: Size | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> Picture:
+    """Restore a picture that was read, alpha along with it.
+
+    Args:
+        picture: what `read_image` gives.
+        restorer: a loaded engine.
+        size: width and height of the result; None = the method's scale.
+        progress: called with the tiles done and all tiles, those of alpha among them.
+
+    Returns:
+        The same picture, larger: gray stays gray; where alpha was flat it keeps its exact value.
+    """
+    planes = picture.rgb[:1] if picture.gray else picture.rgb
+    if picture.alpha is not None:
+        planes = torch.cat((planes, picture.alpha))
+    result = restore_planes(restorer, planes[None, None], size=size, progress=progress)[0, 0]
+    rgb = result[:1].expand(3, -1, -1) if picture.gray else result[:3]
+    return replace(picture, rgb=rgb, alpha=None if picture.alpha is None else result[-1:])
