@@ -1,0 +1,155 @@
+"""How fast pictures and clips are restored, on the processor of this machine.
+
+A picture: median time of `restorer.restore` after warm-up. A clip: wall time of
+`restore.restore_video` beside the time inside the network, which nothing can save.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import statistics
+import sys
+import tempfile
+import time
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from common import machine, parser, table
+from odd_clips import RATE, Clip, write
+
+import restore
+from restore.errors import RestoreError
+
+EXAMPLES = (
+    "python benchmarks/speed.py --threads 2",
+    "python benchmarks/speed.py --clip ../shared/data/video/bottle-detection.mp4 --seconds 1",
+    "python benchmarks/speed.py --size 256 --repeats 20 --no-clip",
+)
+
+
+def time_picture(
+    restorer: Any, *, size: int, warm_up: int, repeats: int
+) -> tuple[list[float], list[float]]:
+    """Wall and processor seconds of each restoration of a square picture, after a warm-up."""
+    picture = np.random.default_rng(0).integers(0, 256, (size, size, 3), dtype=np.uint8)
+    wall, processor = [], []
+    for _ in range(warm_up + repeats):
+        start, start_processor = time.perf_counter(), time.process_time()
+        restorer.restore(picture)
+        wall.append(time.perf_counter() - start)
+        processor.append(time.process_time() - start_processor)
+    return wall[warm_up:], processor[warm_up:]
+
+
+def picture_row(options: argparse.Namespace, settings: dict[str, Any]) -> list[str]:
+    """Measure a picture."""
+    restorer = restore.load(**settings)
+    taken, processor = time_picture(
+        restorer, size=options.size, warm_up=options.warm_up, repeats=options.repeats
+    )
+    large = options.size * restorer.spec.scale
+    return [
+        f"{options.size}x{options.size} -> {large}x{large}",
+        str(len(taken)),
+        f"{statistics.median(taken):.3f} s",
+        f"{min(taken):.3f} s",
+        f"{max(taken):.3f} s",
+        f"{statistics.median(processor):.3f} s",
+    ]
+
+
+def clip_row(source: Path, options: argparse.Namespace, settings: dict[str, Any]) -> list[str]:
+    """Measure a clip."""
+    with tempfile.TemporaryDirectory() as folder:
+        target = Path(folder) / f"result{source.suffix}"
+        start = time.perf_counter()
+        end = None if options.seconds is None else str(options.seconds)
+        result = restore.restore_video(source, target, end=end, **settings)
+        total = time.perf_counter() - start
+    network = result.network_seconds
+    return [
+        source.name,
+        str(result.frames),
+        f"{total:.2f} s",
+        f"{network:.2f} s",
+        f"{total / network:.3f}",
+        f"{result.frames / total:.2f}",
+    ]
+
+
+def load() -> str:
+    """How busy the machine is: with other work on it, wall times say little."""
+    if not hasattr(os, "getloadavg"):
+        return "load unknown"
+    return f"load of the last minute {os.getloadavg()[0]:.1f}"
+
+
+def own_clip(folder: Path) -> Path:
+    """Three seconds of 160x96 with sound, for a machine without footage."""
+    path = folder / "made-160x96.mp4"
+    times = tuple(Fraction(i, RATE) for i in range(3 * RATE))
+    write(path, Clip(width=160, height=96, times=times))
+    return path
+
+
+def arguments() -> argparse.Namespace:
+    """The command line."""
+    take = parser(__doc__, examples=EXAMPLES)
+    take.add_argument("--threads", type=int, help="threads of PyTorch (default: its own choice)")
+    take.add_argument("--model", default="compact", help="method (default compact)")
+    take.add_argument("--weights", help="weight file instead of the model's own")
+    take.add_argument("--device", default="cpu", help="cpu, cuda, mps (default cpu)")
+    take.add_argument("--dtype", default="auto", help="auto, fp32, bf16, fp16 (default auto)")
+    take.add_argument("--size", type=int, default=128, help="side of the picture (default 128)")
+    take.add_argument("--warm-up", type=int, default=3, help="runs not counted (default 3)")
+    take.add_argument("--repeats", type=int, default=10, help="runs counted (default 10)")
+    take.add_argument(
+        "--clip", type=Path, nargs="*", help="clips to restore (default: one is made)"
+    )
+    take.add_argument("--seconds", type=float, help="only the first seconds of each clip")
+    take.add_argument("--no-clip", action="store_true", help="measure the picture alone")
+    options = take.parse_args()
+    if options.repeats < 1 or options.warm_up < 0 or options.size < 1:
+        take.error("--repeats and --size are 1 or more, --warm-up 0 or more")
+    return options
+
+
+def run(options: argparse.Namespace) -> None:
+    """Measure and print."""
+    if options.threads is not None:
+        torch.set_num_threads(options.threads)
+    settings: dict[str, Any] = {
+        "model": options.model,
+        "weights": options.weights,
+        "device": options.device,
+        "dtype": options.dtype,
+    }
+    print(machine())
+    print(f"{options.model} on {options.device}, {torch.get_num_threads()} threads; {load()}\n")
+    header = ("picture", "runs", "median", "fastest", "slowest", "processor time")
+    print(table(header, [picture_row(options, settings)]))
+    if options.no_clip:
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        clips = options.clip or [own_clip(Path(folder))]
+        rows = [clip_row(path, options, settings) for path in clips]
+    print()
+    print(table(("clip", "frames", "total", "network", "total / network", "fps"), rows))
+
+
+def main() -> int:
+    """0 = measured, 1 = could not."""
+    try:
+        run(arguments())
+    except RestoreError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
