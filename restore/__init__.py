@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from restore.engine import Restorer as Restorer
     from restore.engine import load as load
-    from restore.image_job import restore_images as restore_images
+    from restore.image.job import restore_images as restore_images
     from restore.video import restore_video as restore_video
 
 __version__ = "0.1.0"
@@ -22,7 +22,7 @@ __version__ = "0.1.0"
 _LAZY = {
     "Restorer": "restore.engine",
     "load": "restore.engine",
-    "restore_images": "restore.image_job",
+    "restore_images": "restore.image.job",
     "restore_video": "restore.video",
 }
 

@@ -15,8 +15,8 @@ from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
 from restore.errors import InputError
-from restore.image_color import fitting_icc, to_plain_mode
-from restore.image_meta import (
+from restore.image.color import fitting_icc, to_plain_mode
+from restore.image.metadata import (
     clean_exif,
     ends_in_zeros,
     exif_of_tiff,

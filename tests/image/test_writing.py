@@ -11,14 +11,14 @@ import av
 import numpy as np
 import pytest
 import torch
-from image_samples import HEIGHT, LIMIT, WIDTH, exif_block, gray_profile, picture, planes
+from image.samples import HEIGHT, LIMIT, WIDTH, exif_block, gray_profile, picture, planes
 from PIL import Image, features
 
-import restore.image as image_room
+import restore.image.files as image_room
 from restore.errors import OptionError, OutputError
-from restore.image import Picture, read_image, write_image
-from restore.image_color import srgb_profile
-from restore.image_meta import clean_exif, exif_orientation
+from restore.image.color import srgb_profile
+from restore.image.files import Picture, read_image, write_image
+from restore.image.metadata import clean_exif, exif_orientation
 
 LOSSLESS = [("png", 8), ("png", 16), ("tiff", 8), ("tiff", 16)]
 

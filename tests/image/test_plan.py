@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from image_samples import pillow, saved
+from image.samples import pillow, saved
 
 from restore.config import ImageConfig
 from restore.errors import OptionError
-from restore.image_plan import Job, plan_images
+from restore.image.plan import Job, plan_images
 
 PNG = saved(pillow(), "PNG")
 JPG = saved(pillow(), "JPEG")

@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from restore.image import Picture
+from restore.image.files import Picture
 
 HEIGHT, WIDTH = 21, 34
 LIMIT = 100_000

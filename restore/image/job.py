@@ -18,17 +18,8 @@ import torch
 
 from restore.config import EngineConfig, ImageConfig, output_size
 from restore.errors import InputError, OutputError, RestoreError
-from restore.image import (
-    NO_ALPHA,
-    Picture,
-    flattened,
-    make_sheet,
-    output_reason,
-    read_header,
-    read_image,
-    write_sheet,
-)
-from restore.image_events import (
+from restore.image.encode import WITH_ALPHA, WritableFormat, check_writable
+from restore.image.events import (
     Advanced,
     Done,
     Event,
@@ -39,8 +30,17 @@ from restore.image_events import (
     Skipped,
     Started,
 )
-from restore.image_formats import WITH_ALPHA, WritableFormat, check_writable
-from restore.image_plan import STREAM, Job, plan_images, written_as
+from restore.image.files import (
+    NO_ALPHA,
+    Picture,
+    flattened,
+    make_sheet,
+    output_reason,
+    read_header,
+    read_image,
+    write_sheet,
+)
+from restore.image.plan import STREAM, Job, plan_images, written_as
 from restore.memory import free_memory, is_out_of_memory
 from restore.method import MethodSpec
 from restore.planes import FrameRestorer, restore_planes

@@ -19,8 +19,8 @@ from PIL import Image, PngImagePlugin, TiffImagePlugin, features
 from torch import Tensor
 
 from restore.errors import OutputError
-from restore.image_color import gray_to_srgb, icc_space
-from restore.image_meta import descriptive_tags
+from restore.image.color import gray_to_srgb, icc_space
+from restore.image.metadata import descriptive_tags
 
 WritableFormat = Literal["png", "jpg", "webp", "tiff", "avif"]
 

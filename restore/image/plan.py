@@ -14,9 +14,9 @@ from typing import Literal
 
 from restore.config import ImageConfig
 from restore.errors import OptionError
-from restore.image import format_of, output_reason
-from restore.image_formats import SUFFIXES, WritableFormat
-from restore.image_meta import sniff_format
+from restore.image.encode import SUFFIXES, WritableFormat
+from restore.image.files import format_of, output_reason
+from restore.image.metadata import sniff_format
 
 PICTURE_SUFFIXES = frozenset(
     # The last line cannot be read, but passing over it in silence would look like success.

@@ -22,9 +22,9 @@ from PIL import Image
 from torch import Tensor
 
 from restore.errors import InputError, OptionError, OutputError, RestoreError
-from restore.image_color import flatten
-from restore.image_decode import decode, format_name, frame_count, open_picture, upright_size
-from restore.image_formats import (
+from restore.image.color import flatten
+from restore.image.decode import decode, format_name, frame_count, open_picture, upright_size
+from restore.image.encode import (
     SUFFIXES,
     WITH_ALPHA,
     WITH_SIXTEEN_BITS,
@@ -34,7 +34,7 @@ from restore.image_formats import (
     encode,
     pack_pixels,
 )
-from restore.image_meta import clean_exif, png_color_chunks, upright_xmp, xmp_to_keep
+from restore.image.metadata import clean_exif, png_color_chunks, upright_xmp, xmp_to_keep
 
 Source = Path | BinaryIO | bytes
 

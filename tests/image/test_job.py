@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from image_samples import (
+from image.samples import (
     HEIGHT,
     WIDTH,
     cv_encoded,
@@ -32,12 +32,12 @@ from image_samples import (
 from PIL import Image
 from torch import Tensor
 
-import restore.image_job as job_room
+import restore.image.job as job_room
 from restore.errors import OptionError, OutputError
-from restore.image import read_image
-from restore.image_color import srgb_profile
-from restore.image_events import Advanced, Done, Event, Failed, Planned, Skipped, Started
-from restore.image_job import restore_images
+from restore.image.color import srgb_profile
+from restore.image.events import Advanced, Done, Event, Failed, Planned, Skipped, Started
+from restore.image.files import read_image
+from restore.image.job import restore_images
 from restore.method import MethodSpec
 
 LIMIT = 100_000
@@ -371,8 +371,8 @@ def test_memory_of_a_large_result_stays_near_the_result_itself() -> None:
         import resource, sys
         sys.path.insert(0, sys.argv[1])
         import torch
-        from test_image_job import Doubler
-        from restore.image_job import restore_images
+        from image.test_job import Doubler
+        from restore.image.job import restore_images
         class Quadrupler(Doubler):
             def restore_frames(self, frames, *, size=None, index=0, progress=None):
                 h, w = frames.shape[-2:]
@@ -384,6 +384,6 @@ def test_memory_of_a_large_result_stays_near_the_result_itself() -> None:
         assert not report.failed, report.failed
         print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024)
     """
-    command = [sys.executable, "-c", textwrap.dedent(code), str(Path(__file__).parent)]
+    command = [sys.executable, "-c", textwrap.dedent(code), str(Path(__file__).parents[1])]
     grown = int(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
     assert grown < 2 * 12 * 12_000_000

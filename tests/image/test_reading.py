@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from image_samples import (
+from image.samples import (
     HEIGHT,
     LIMIT,
     WIDTH,
@@ -27,11 +27,11 @@ from image_samples import (
 )
 from PIL import Image, ImageCms, ImageOps, features
 
-import restore.image as image_room
+import restore.image.files as image_room
 from restore.errors import InputError
-from restore.image import Picture, _sound_dpi, read_header, read_image
-from restore.image_color import srgb_profile
-from restore.image_meta import exif_orientation
+from restore.image.color import srgb_profile
+from restore.image.files import Picture, _sound_dpi, read_header, read_image
+from restore.image.metadata import exif_orientation
 
 
 def read(data: bytes) -> Picture:
