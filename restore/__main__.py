@@ -1,0 +1,6 @@
+"""`python -m restore` is the `restore` command."""
+
+from restore.cli import main
+
+if __name__ == "__main__":
+    main()
