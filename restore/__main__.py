@@ -1,6 +1,6 @@
 """`python -m restore` is the `restore` command."""
 
-from restore.cli import main
+from restore.cli.commands import main
 
 if __name__ == "__main__":
     main()

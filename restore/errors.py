@@ -33,22 +33,6 @@ class DamagedTailError(InputError):
     """A clip ends early because its data is damaged; everything before that point was kept."""
 
 
-def require_extra(module: str, extra: str) -> object:
-    """Import `module`, or say which extra of this package installs it.
-
-    Args:
-        module: importable name, such as `"basicsr"`.
-        extra: name of the optional-dependency group in `pyproject.toml`.
-
-    Raises:
-        MissingExtraError: the module is not installed.
-    """
-    import importlib
-
-    try:
-        return importlib.import_module(module)
-    except ImportError as error:
-        raise MissingExtraError(
-            f"{module} is not installed ({error}); it belongs to the extra '{extra}': "
-            f"run pip install 'restore[{extra}]'"
-        ) from error
+def install_command(extra: str) -> str:
+    """The command that brings the optional dependencies of the group `extra`."""
+    return f"pip install '.[{extra}]' in the folder of restore's source code"

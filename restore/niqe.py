@@ -21,7 +21,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from restore.errors import InputError, MissingExtraError
+from restore.errors import InputError, MissingExtraError, install_command
 
 Array: TypeAlias = npt.NDArray[np.float64]
 
@@ -84,7 +84,7 @@ def find_niqe_parameters() -> Path:
             return path
     message = (
         "NIQE needs niqe_pris_params.npz, a file of basicsr 1.4.2, which is not installed; "
-        "run pip install 'restore[metrics]'"
+        f"run {install_command('metrics')}"
     )
     if sys.version_info >= (3, 13):
         # Its setup.py reads a name out of locals() that exec() set, which 3.13 ended (PEP 667).

@@ -47,7 +47,7 @@ def test_import_loads_nothing_heavy() -> None:
 def test_pages_and_refusals_load_nothing_heavy(arguments: list[str]) -> None:
     code = (
         "import sys\n"
-        "from restore.cli import app\n"
+        "from restore.cli.commands import app\n"
         f"app.main({arguments!r}, standalone_mode=False)\n"
         f"print('loaded:', [m for m in {HEAVY} if m in sys.modules])"
     )

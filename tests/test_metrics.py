@@ -218,7 +218,7 @@ def test_without_basicsr_the_extra_is_named(
     monkeypatch.setattr(sys, "meta_path", [importlib.machinery.PathFinder])
     if folder_in_the_way:  # a namespace package to Python, and not the library
         (tmp_path / "basicsr").mkdir()
-    with pytest.raises(MissingExtraError, match=r"pip install 'restore\[metrics\]'"):
+    with pytest.raises(MissingExtraError, match=r"pip install '\.\[metrics\]'"):
         find_niqe_parameters()
 
 

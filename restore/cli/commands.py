@@ -14,8 +14,8 @@ import click
 from click.shell_completion import get_completion_class
 
 import restore
-from restore.cli_app import FAILED, App, exit_on_sigterm, say_json
-from restore.cli_options import (
+from restore.cli.app import FAILED, App, exit_on_sigterm, say_json
+from restore.cli.options import (
     HelpfulCommand,
     HelpfulGroup,
     Session,
@@ -24,13 +24,13 @@ from restore.cli_options import (
     make_options,
     program_options,
 )
-from restore.cli_progress import Meter
-from restore.cli_report import ImageLines, TrainLines, VideoLines
+from restore.cli.progress import Meter
+from restore.cli.report import ImageLines, TrainLines, VideoLines
 from restore.config import ImageConfig, VideoConfig
 from restore.errors import OptionError
 
 if TYPE_CHECKING:
-    from restore.model_list import ModelEntry
+    from restore.cli.models import ModelEntry
 
 
 @click.group(
@@ -133,7 +133,7 @@ def say_licence(model: str) -> None:
     Raises:
         OptionError: no method has that name.
     """
-    from restore.model_list import licence_notice
+    from restore.cli.models import licence_notice
     from restore.registry import method_class
 
     notice = licence_notice(method_class(model).spec)
@@ -157,7 +157,7 @@ def models() -> None:
 @click.pass_obj
 def models_list(session: Session, json: bool) -> None:
     """List every method: its scale, its licence, and whether its weights are here."""
-    from restore.model_list import list_models
+    from restore.cli.models import list_models
 
     session.json = json
     for entry in list_models():
@@ -194,7 +194,7 @@ def doctor(session: Session, json: bool) -> int:
 
     The exit status is 0 when pictures and clips can be restored here, else 1.
     """
-    from restore.doctor import examine, report_lines
+    from restore.cli.doctor import examine, report_lines
 
     session.json = json
     health = examine()

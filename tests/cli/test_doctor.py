@@ -17,8 +17,8 @@ import torch
 from click.testing import CliRunner
 
 import restore
-from restore import doctor
-from restore.cli import app
+from restore.cli import doctor
+from restore.cli.commands import app
 from restore.video.encoders import SOFTWARE
 
 
@@ -73,7 +73,7 @@ def test_it_works_where_hardly_anything_can_be_imported(monkeypatch: pytest.Monk
     for name in ("torch", "av", "PIL", "PIL.features", "numpy", "restore.weights"):
         monkeypatch.setitem(sys.modules, name, None)
     for name in (
-        "restore.model_list",
+        "restore.cli.models",
         "restore.memory",
         "restore.engine",
         "restore.video.encoders",
@@ -145,8 +145,8 @@ def test_missing_extras_name_the_command_that_brings_them(monkeypatch: pytest.Mo
     monkeypatch.setattr(importlib.metadata, "requires", lambda name: requirements)
     monkeypatch.setattr(doctor, "is_installed", lambda name: name in ("pytest", "tensorboard"))
     assert doctor.extras() == {
-        "dev": doctor.Extra(missing=("no-such-thing",), command="pip install 'restore[dev]'"),
-        "train": doctor.Extra(missing=(), command="pip install 'restore[train]'"),
+        "dev": doctor.Extra(missing=("no-such-thing",), command="pip install '.[dev]'"),
+        "train": doctor.Extra(missing=(), command="pip install '.[train]'"),
     }
 
 

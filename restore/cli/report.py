@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from restore.cli_app import FAILED, say_json
-from restore.cli_progress import Meter, clock
+from restore.cli.app import FAILED, say_json
+from restore.cli.progress import Meter, clock
 
 if TYPE_CHECKING:
     from restore.image.events import Event, ImageReport

@@ -18,7 +18,7 @@ from typing import Any
 
 import click
 
-from restore.cli_options import HelpfulGroup, Session
+from restore.cli.options import HelpfulGroup, Session
 from restore.errors import OptionError, RestoreError
 
 FAILED = 1

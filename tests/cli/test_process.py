@@ -17,7 +17,7 @@ import pytest
 from PIL import Image
 
 import restore
-from restore.cli_progress import Meter, clock, count
+from restore.cli.progress import Meter, clock, count
 
 PROGRAM = [sys.executable, "-m", "restore"]
 
@@ -84,7 +84,7 @@ def test_a_reader_that_leaves_early_gets_no_trace() -> None:
 def test_sigterm_leaves_through_the_same_doors_as_an_error() -> None:
     code = (
         "import time\n"
-        "from restore.cli_app import exit_on_sigterm\n"
+        "from restore.cli.app import exit_on_sigterm\n"
         "exit_on_sigterm()\n"
         "try:\n"
         "    print('ready', flush=True)\n"
@@ -179,7 +179,7 @@ def test_progress_is_a_line_now_and_then_elsewhere(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     now = 100.0
-    monkeypatch.setattr("restore.cli_progress.time.monotonic", lambda: now)
+    monkeypatch.setattr("restore.cli.progress.time.monotonic", lambda: now)
     meter = Meter("frames")
     for done in range(1, 121):
         now += 0.125

@@ -13,10 +13,10 @@ import click
 import pytest
 from click.testing import CliRunner, Result
 
+import restore.cli.models
 import restore.image.job
-import restore.model_list
 import restore.video
-from restore.cli import app
+from restore.cli.commands import app
 from restore.config import ImageConfig, VideoConfig
 from restore.errors import InputError, OptionError
 from restore.image.events import Advanced, Done, Failed, ImageReport, Planned, Skipped, Started
@@ -436,7 +436,7 @@ def test_a_restricted_licence_is_said(
     ],
 )
 def test_which_licences_allow_commercial_use(licence: str, free: bool) -> None:
-    assert restore.model_list.allows_commercial_use(licence) is free
+    assert restore.cli.models.allows_commercial_use(licence) is free
 
 
 def test_models_are_listed_with_scale_licence_and_weights() -> None:

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TypeVar
 
 import restore
-from restore.errors import RestoreError
+from restore.errors import RestoreError, install_command
 
 T = TypeVar("T")
 
@@ -253,7 +253,7 @@ def formats() -> dict[str, bool]:
 
 def models() -> dict[str, str | None]:
     """Registered methods with the path of their weights."""
-    from restore.model_list import list_models
+    from restore.cli.models import list_models
 
     return {entry.name: str(entry.weights) if entry.weights else None for entry in list_models()}
 
@@ -272,7 +272,7 @@ def extras() -> dict[str, Extra]:
     return {
         name: Extra(
             missing=tuple(dist for dist in dists if not is_installed(dist)),
-            command=f"pip install 'restore[{name}]'",
+            command=install_command(name),
         )
         for name, dists in sorted(wanted.items())
     }
