@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -45,7 +46,7 @@ _PREMULTIPLIED = 1
 _PNG_GRAY_ALPHA = 4
 _ROWS = 256
 
-_open_lock = threading.Lock()
+_limit_lock = threading.Lock()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -96,17 +97,23 @@ def open_picture(stream: BinaryIO, *, max_pixels: int) -> Image.Image:
     return image
 
 
-def _open_unlimited(stream: BinaryIO) -> Image.Image:
-    """`Image.open` without Pillow's own limit, which is global and below ours."""
-    with _open_lock:
-        Image.init()
-        known = [name for name in _DECODERS if name in Image.OPEN]  # AVIF is not in every build
+@contextlib.contextmanager
+def _unlimited() -> Iterator[None]:
+    """Without Pillow's own limit, which is global and below ours; some decoders ask it again."""
+    with _limit_lock:
         limit = Image.MAX_IMAGE_PIXELS
         Image.MAX_IMAGE_PIXELS = None
         try:
-            return Image.open(stream, formats=known)
+            yield
         finally:
             Image.MAX_IMAGE_PIXELS = limit
+
+
+def _open_unlimited(stream: BinaryIO) -> Image.Image:
+    Image.init()
+    known = [name for name in _DECODERS if name in Image.OPEN]  # AVIF is not in every build
+    with _unlimited():
+        return Image.open(stream, formats=known)
 
 
 def _unidentified(kind: str | None) -> str:
@@ -170,7 +177,8 @@ def decode(image: Image.Image, stream: BinaryIO) -> Decoded:
     notes = [note]
     orientation = _tiff_orientation(image)
     deep = _has_deep_color(image, stream)
-    image.load()  # of 16-bit color too: it finds out whether the file is whole
+    with _unlimited():
+        image.load()  # of 16-bit color too: it finds out whether the file is whole
     if image.format == "JPEG" and _ends_in_zeros(stream):
         raise InputError("its end is filled with zeros, as after a broken copy; get a whole copy")
     planes = _decode_deep(image, stream, orientation) if deep else None

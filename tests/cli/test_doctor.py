@@ -19,6 +19,7 @@ from click.testing import CliRunner
 import restore
 from restore.cli import doctor
 from restore.cli.commands import app
+from restore.errors import install_command
 from restore.video.encoders import SOFTWARE
 
 
@@ -145,8 +146,8 @@ def test_missing_extras_name_the_command_that_brings_them(monkeypatch: pytest.Mo
     monkeypatch.setattr(importlib.metadata, "requires", lambda name: requirements)
     monkeypatch.setattr(doctor, "is_installed", lambda name: name in ("pytest", "tensorboard"))
     assert doctor.extras() == {
-        "dev": doctor.Extra(missing=("no-such-thing",), command="pip install '.[dev]'"),
-        "train": doctor.Extra(missing=(), command="pip install '.[train]'"),
+        "dev": doctor.Extra(missing=("no-such-thing",), command=install_command("dev")),
+        "train": doctor.Extra(missing=(), command=install_command("train")),
     }
 
 

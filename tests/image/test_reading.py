@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import PIL
 import pytest
 import torch
 from image.samples import (
@@ -166,6 +167,8 @@ MODES: dict[str, tuple[bytes, bool, bool, int]] = {
     ),
     "YCbCr": (saved(pillow("YCbCr"), "TIFF"), False, False, 8),
 }  # fmt: skip
+if int(PIL.__version__.split(".")[0]) < 13:
+    del MODES["YCbCr"]  # Pillow 12 cannot read what it writes
 
 
 @pytest.mark.parametrize("mode", MODES)
