@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, BinaryIO
 
@@ -81,7 +81,7 @@ def open_picture(stream: BinaryIO, *, max_pixels: int) -> Image.Image:
     if kind in _ADVICE:
         raise InputError(_ADVICE[kind])
     try:
-        image = _open_unlimited(stream)
+        image = _open(stream)
     except UnidentifiedImageError as error:
         raise InputError(_unidentified(kind)) from error
     width, height = image.size
@@ -98,8 +98,8 @@ def open_picture(stream: BinaryIO, *, max_pixels: int) -> Image.Image:
 
 
 @contextlib.contextmanager
-def _unlimited() -> Iterator[None]:
-    """Without Pillow's own limit, which is global and below ours; some decoders ask it again."""
+def unlimited() -> Iterator[None]:
+    """Without Pillow's own limit of pixels, which is global, below ours, and often asked."""
     with _limit_lock:
         limit = Image.MAX_IMAGE_PIXELS
         Image.MAX_IMAGE_PIXELS = None
@@ -109,11 +109,10 @@ def _unlimited() -> Iterator[None]:
             Image.MAX_IMAGE_PIXELS = limit
 
 
-def _open_unlimited(stream: BinaryIO) -> Image.Image:
+def _open(stream: BinaryIO) -> Image.Image:
     Image.init()
     known = [name for name in _DECODERS if name in Image.OPEN]  # AVIF is not in every build
-    with _unlimited():
-        return Image.open(stream, formats=known)
+    return Image.open(stream, formats=known)
 
 
 def _unidentified(kind: str | None) -> str:
@@ -177,8 +176,7 @@ def decode(image: Image.Image, stream: BinaryIO) -> Decoded:
     notes = [note]
     orientation = _tiff_orientation(image)
     deep = _has_deep_color(image, stream)
-    with _unlimited():
-        image.load()  # of 16-bit color too: it finds out whether the file is whole
+    image.load()  # of 16-bit color too: it finds out whether the file is whole
     if image.format == "JPEG" and _ends_in_zeros(stream):
         raise InputError("its end is filled with zeros, as after a broken copy; get a whole copy")
     planes = _decode_deep(image, stream, orientation) if deep else None

@@ -23,7 +23,14 @@ from torch import Tensor
 
 from restore.errors import InputError, OptionError, OutputError, RestoreError
 from restore.image.color import flatten
-from restore.image.decode import decode, format_name, frame_count, open_picture, upright_size
+from restore.image.decode import (
+    decode,
+    format_name,
+    frame_count,
+    open_picture,
+    unlimited,
+    upright_size,
+)
 from restore.image.encode import (
     SUFFIXES,
     WITH_ALPHA,
@@ -95,7 +102,7 @@ def read_header(source: Source, *, max_pixels: int) -> Header:
     Raises:
         InputError: as `read_image`, as far as the header tells.
     """
-    with _opened(source) as (stream, name), _teaching(name):
+    with _opened(source) as (stream, name), _teaching(name), unlimited():
         image = open_picture(stream, max_pixels=max_pixels)
         return Header(format=format_name(image), size=upright_size(image))
 
@@ -114,7 +121,7 @@ def read_image(source: Source, *, max_pixels: int) -> Picture:
         InputError: missing, unreadable, empty, cut off, damaged, too large, or of a kind that
             is not read; the one line says which.
     """
-    with _opened(source) as (stream, name), _teaching(name):
+    with _opened(source) as (stream, name), _teaching(name), unlimited():
         image = open_picture(stream, max_pixels=max_pixels)
         count = frame_count(image)
         decoded = decode(image, stream)
