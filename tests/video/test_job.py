@@ -199,6 +199,25 @@ def test_killed_three_times_and_resumed(tmp_path: Path, source: Path, undisturbe
     assert list(tmp_path.iterdir()) == [output]
 
 
+@pytest.mark.parametrize("codec", ["h264", "ffv1"])
+def test_a_run_killed_after_all_was_done_is_told_so(
+    tmp_path: Path, source: Path, codec: str
+) -> None:
+    settings: dict[str, Any] = {"codec": codec, "preset": None, "output": str(tmp_path / "out.mkv")}
+    run(source, **settings)
+    restorer = FakeRestorer()
+    again = run(source, restorer, resume=True, **settings)
+    assert (restorer.frames, again.frames, again.resumed_frames) == (0, FRAMES, FRAMES)
+    other = make_film(tmp_path / "other.mp4", b_frames=0)
+    for change in ({"scale": 3}, {"seed": 7}, {"end": "0.5"}, {"audio": False}):
+        with pytest.raises(OutputError, match="already there"):
+            run(source, resume=True, **{**settings, **change})
+    with pytest.raises(OutputError, match="already there"):
+        run(other, resume=True, **settings)
+    with pytest.raises(OutputError, match="already there"):
+        run(source, **settings)
+
+
 def interrupted(source: Path, output: Path, **settings: Any) -> None:
     restorer = FakeRestorer(on_frame=at(12, fail(KeyboardInterrupt())))
     with pytest.raises(KeyboardInterrupt):
@@ -336,6 +355,8 @@ def test_a_damaged_tail_keeps_what_came_before(tmp_path: Path) -> None:
     result = run(cut)
     assert result.damaged is not None
     assert 10 < result.frames < 50
+    with pytest.raises(OutputError, match="already there"):
+        run(cut, resume=True)  # not taken for finished
     times = seconds(result.path)
     # At the very end frames may be missing whose neighbours in time were stored before them.
     assert times[:-3] == seconds(whole)[: len(times) - 3]

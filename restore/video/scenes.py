@@ -1,0 +1,114 @@
+"""Scene cuts: where one shot ends and the next begins.
+
+Each frame is reduced to a thumbnail of 32x18 colours. The change between two thumbnails a and b is
+their squared difference over their own variances,
+
+    change(a, b) = mean((a - b)^2) / (var(a) + var(b) + floor),
+
+which is 0 for equal frames and about 1 for unrelated ones, in bright and in dark scenes alike
+(with equal means it is 1 - the correlation). Frame t begins a shot when three things hold:
+
+- change(t-1, t) reaches the threshold;
+- change(t-1, t+1) and change(t-2, t) reach it too: around a flash of one frame the old picture
+  comes back;
+- change(t-1, t) is twice the mean of its neighbours change(t-2, t-1) and change(t, t+1): a fast
+  pan changes as much from frame to frame, but goes on doing so.
+
+Gradual transitions (fades, dissolves) are no cuts: every frame in them still resembles the last.
+The verdict on a frame depends on four frames only, so that a resumed run that is fed
+`LOOKBACK` earlier frames decides as an undisturbed one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from typing import TypeVar
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from restore.errors import DamagedTailError
+
+LOOKBACK = 2
+"""Frames before a frame that its verdict depends on."""
+
+_THUMBNAIL = (18, 32)  # rows, columns
+_FLOOR = 0.003  # variance of noise: below a standard deviation of 0.05, nothing is a change
+_PEAK = 2.0  # a cut stands out from its neighbours by this factor
+
+Item = TypeVar("Item")
+
+
+def thumbnail(rgb: Tensor) -> Tensor:
+    """Small copy of a frame `(3, H, W)` in [0, 1]: `(3, 18, 32)`, each value a local mean."""
+    rows, columns = _THUMBNAIL
+    # Five samples a cell along each side are enough for its mean; reading every pixel of a large
+    # frame would take longer than the rest of the detector.
+    step = max(1, min(rgb.shape[1] // (5 * rows), rgb.shape[2] // (5 * columns)))
+    return functional.adaptive_avg_pool2d(rgb[None, :, ::step, ::step], _THUMBNAIL)[0]
+
+
+def change(a: Tensor, b: Tensor) -> float:
+    """How different two thumbnails are: 0 for equal ones, about 1 for unrelated ones."""
+    spread = a.var(correction=0) + b.var(correction=0) + _FLOOR
+    return float((a - b).square().mean() / spread)
+
+
+def is_cut(window: list[Tensor | None], threshold: float) -> bool:
+    """Whether `window[2]` begins a shot.
+
+    Args:
+        window: thumbnails of four frames in a row, t-2 to t+1; None where the clip has no frame.
+        threshold: change that counts as a cut, above 0.
+    """
+    before, last, this, after = window
+    if last is None or this is None:
+        return False
+    jump = change(last, this)
+    across = [(before, this), (last, after)]
+    beside = [(before, last), (this, after)]
+    if any(value < threshold for value in (jump, *_changes(across))):
+        return False
+    around = _changes(beside)
+    return not around or jump >= _PEAK * sum(around) / len(around)
+
+
+def _changes(pairs: list[tuple[Tensor | None, Tensor | None]]) -> list[float]:
+    """Changes of the pairs that exist."""
+    return [change(a, b) for a, b in pairs if a is not None and b is not None]
+
+
+def mark_cuts(
+    items: Iterable[Item], frame_of: Callable[[Item], Tensor], *, threshold: float
+) -> Iterator[tuple[Item, bool]]:
+    """Each item with whether its frame begins a new shot; the first one never does.
+
+    Holds one item back, as a verdict needs the frame after it; with threshold 0 nothing is looked
+    at and nothing is held.
+
+    Args:
+        items: frames in order.
+        frame_of: picture `(3, H, W)` in [0, 1] of an item.
+        threshold: change that counts as a cut, 0 to 1; 0 = never.
+    """
+    if threshold <= 0:
+        for item in items:
+            yield item, False
+        return
+    window: list[Tensor | None] = [None] * 4
+    held: list[Item] = []
+    broken: DamagedTailError | None = None
+    try:
+        for item in items:
+            with torch.inference_mode():
+                window = [*window[1:], thumbnail(frame_of(item))]
+            if held:
+                yield held.pop(), is_cut(window, threshold)
+            held.append(item)
+    except DamagedTailError as error:
+        broken = error  # the frame that is held was good, and comes out first
+    if held:
+        yield held.pop(), is_cut([*window[1:], None], threshold)
+    if broken is not None:
+        raise broken
