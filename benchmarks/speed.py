@@ -1,7 +1,8 @@
 """How fast pictures and clips are restored, on the processor of this machine.
 
 A picture: median time of `restorer.restore` after warm-up. A clip: wall time of
-`restore.restore_video` beside the time inside the network, which nothing can save.
+`restore.restore_video`, beside the time inside the network while decoder and encoder work on the
+same cores, and beside what as many frames of that size take when nothing else runs.
 """
 
 from __future__ import annotations
@@ -64,21 +65,38 @@ def picture_row(options: argparse.Namespace, settings: dict[str, Any]) -> list[s
 
 def clip_row(source: Path, options: argparse.Namespace, settings: dict[str, Any]) -> list[str]:
     """Measure a clip."""
+    restorer = restore.load(**settings)
     with tempfile.TemporaryDirectory() as folder:
         target = Path(folder) / f"result{source.suffix}"
         start = time.perf_counter()
         end = None if options.seconds is None else str(options.seconds)
-        result = restore.restore_video(source, target, end=end, **settings)
+        result = restore.restore_video(source, target, restorer=restorer, end=end)
         total = time.perf_counter() - start
-    network = result.network_seconds
+    scale = restorer.spec.scale
+    alone = result.frames * time_frame(
+        restorer, width=result.width // scale, height=result.height // scale
+    )
     return [
         source.name,
         str(result.frames),
         f"{total:.2f} s",
-        f"{network:.2f} s",
-        f"{total / network:.3f}",
+        f"{result.network_seconds:.2f} s",
+        f"{alone:.2f} s",
+        f"{total / result.network_seconds:.3f}",
+        f"{total / alone:.3f}",
         f"{result.frames / total:.2f}",
     ]
+
+
+def time_frame(restorer: Any, *, width: int, height: int, repeats: int = 5) -> float:
+    """Median seconds of one frame, the first not counted."""
+    frames = torch.rand(1, 1, 3, height, width)
+    taken = []
+    for _ in range(1 + repeats):
+        start = time.perf_counter()
+        restorer.restore_frames(frames)
+        taken.append(time.perf_counter() - start)
+    return statistics.median(taken[1:])
 
 
 def load() -> str:
@@ -138,7 +156,8 @@ def run(options: argparse.Namespace) -> None:
         clips = options.clip or [own_clip(Path(folder))]
         rows = [clip_row(path, options, settings) for path in clips]
     print()
-    print(table(("clip", "frames", "total", "network", "total / network", "fps"), rows))
+    names = ("clip", "frames", "total", "network", "alone", "total / network", "total / alone")
+    print(table((*names, "fps"), rows))
 
 
 def main() -> int:
