@@ -1,6 +1,6 @@
 """The video room: decode, restore, encode and join a clip.
 
-    restore_video -> plan -> pipeline (decode | network | encode) -> segments -> join -> file
+restore_video -> plan -> pipeline (decode | network | encode) -> segments -> join -> file
 """
 
 from __future__ import annotations

@@ -9,10 +9,11 @@ stops the others, and comes out of `run` as it was raised; Ctrl-C does the same.
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Generic, Protocol, TypeVar
 
@@ -219,19 +220,17 @@ def _decode(
 ) -> None:
     """Body of the decode thread."""
     try:
-        for frame, cut in frames:
-            out.put((frame, cut), size=_bytes(frame.rgb))
-    except StoppedError:
-        return
+        with contextlib.ExitStack() as stack:
+            if isinstance(frames, Generator):
+                stack.callback(frames.close)  # here, on the thread that read it
+            for frame, cut in frames:
+                out.put((frame, cut), size=_bytes(frame.rgb))
     except DamagedTailError as error:
         outcome.damaged = str(error)
     except BaseException as error:
         out.fail(error)
     finally:
-        close = getattr(frames, "close", None)
-        if close is not None:
-            close()  # here, on the thread that read it
-    out.end()
+        out.end()
 
 
 def _restore(

@@ -22,11 +22,12 @@ The verdict on a frame depends on four frames only, so that a resumed run that i
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from typing import TypeVar
+from typing import TypeVar, cast
 
-import torch
+import cv2
+import numpy as np
+import numpy.typing as npt
 from torch import Tensor
-from torch.nn import functional
 
 from restore.errors import DamagedTailError
 
@@ -38,24 +39,27 @@ _FLOOR = 0.003  # variance of noise: below a standard deviation of 0.05, nothing
 _PEAK = 2.0  # a cut stands out from its neighbours by this factor
 
 Item = TypeVar("Item")
+Thumbnail = npt.NDArray[np.float32]
 
 
-def thumbnail(rgb: Tensor) -> Tensor:
-    """Small copy of a frame `(3, H, W)` in [0, 1]: `(3, 18, 32)`, each value a local mean."""
+def thumbnail(rgb: Tensor) -> Thumbnail:
+    """Small copy of a frame `(3, H, W)` in [0, 1]: `(18, 32, 3)`, each value a local mean."""
     rows, columns = _THUMBNAIL
     # Five samples a cell along each side are enough for its mean; reading every pixel of a large
-    # frame would take longer than the rest of the detector.
+    # frame would take longer than the rest of the detector. NumPy and OpenCV run on this thread
+    # alone, while PyTorch would take turns with the network on its threads.
     step = max(1, min(rgb.shape[1] // (5 * rows), rgb.shape[2] // (5 * columns)))
-    return functional.adaptive_avg_pool2d(rgb[None, :, ::step, ::step], _THUMBNAIL)[0]
+    samples = np.ascontiguousarray(rgb[:, ::step, ::step].permute(1, 2, 0).numpy())
+    small = cv2.resize(samples, (columns, rows), interpolation=cv2.INTER_AREA)
+    return cast(Thumbnail, small)
 
 
-def change(a: Tensor, b: Tensor) -> float:
+def change(a: Thumbnail, b: Thumbnail) -> float:
     """How different two thumbnails are: 0 for equal ones, about 1 for unrelated ones."""
-    spread = a.var(correction=0) + b.var(correction=0) + _FLOOR
-    return float((a - b).square().mean() / spread)
+    return float(np.square(a - b).mean() / (a.var() + b.var() + _FLOOR))
 
 
-def is_cut(window: list[Tensor | None], threshold: float) -> bool:
+def is_cut(window: list[Thumbnail | None], threshold: float) -> bool:
     """Whether `window[2]` begins a shot.
 
     Args:
@@ -74,7 +78,7 @@ def is_cut(window: list[Tensor | None], threshold: float) -> bool:
     return not around or jump >= _PEAK * sum(around) / len(around)
 
 
-def _changes(pairs: list[tuple[Tensor | None, Tensor | None]]) -> list[float]:
+def _changes(pairs: list[tuple[Thumbnail | None, Thumbnail | None]]) -> list[float]:
     """Changes of the pairs that exist."""
     return [change(a, b) for a, b in pairs if a is not None and b is not None]
 
@@ -96,13 +100,12 @@ def mark_cuts(
         for item in items:
             yield item, False
         return
-    window: list[Tensor | None] = [None] * 4
+    window: list[Thumbnail | None] = [None] * 4
     held: list[Item] = []
     broken: DamagedTailError | None = None
     try:
         for item in items:
-            with torch.inference_mode():
-                window = [*window[1:], thumbnail(frame_of(item))]
+            window = [*window[1:], thumbnail(frame_of(item))]
             if held:
                 yield held.pop(), is_cut(window, threshold)
             held.append(item)

@@ -52,7 +52,7 @@ class WorkFolder:
 
     def __enter__(self) -> WorkFolder:
         with writing(self.path):
-            self.path.mkdir(exist_ok=True)
+            self.path.mkdir(parents=True, exist_ok=True)
             self._lock.acquire()
         return self
 

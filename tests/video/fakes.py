@@ -6,14 +6,16 @@ import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import av
 import numpy as np
 import torch.nn.functional as F
 from torch import Tensor
 
+from restore.engine import Restorer
 from restore.method import MethodSpec
+from restore.video import VideoResult, restore_video
 
 SPEC = MethodSpec(name="fake", summary="for tests", scale=2, overlap=0)
 
@@ -57,6 +59,44 @@ class FakeRestorer:
         if size is not None:
             large = F.interpolate(large, (size[1], size[0]), mode="nearest")
         return large[:, None]
+
+
+FRAMES = 24
+"""Frames of the usual film."""
+SEGMENT = 5
+"""Frames of its segments."""
+
+
+def run_job(
+    source: Path,
+    restorer: FakeRestorer | None = None,
+    *,
+    dst: Path | None = None,
+    **settings: Any,
+) -> VideoResult:
+    """`restore_video` with short segments and a quick encoder."""
+    settings = {"preset": "ultrafast", "segment": SEGMENT, **settings}
+    restorer = restorer or FakeRestorer()
+    return restore_video(source, dst, restorer=cast(Restorer, restorer), **settings)
+
+
+def at(number: int, action: Callable[[], Any]) -> Callable[[int], None]:
+    """For `on_frame`: do something when it is the turn of frame `number`."""
+
+    def on_frame(index: int) -> None:
+        if index == number:
+            action()
+
+    return on_frame
+
+
+def fail(error: BaseException) -> Callable[..., Any]:
+    """A function that raises `error`, whatever it is called with."""
+
+    def raise_it(*_: Any, **__: Any) -> Any:
+        raise error
+
+    return raise_it
 
 
 def video_frames(path: Path) -> list[tuple[int, np.ndarray[Any, Any]]]:

@@ -27,6 +27,10 @@ class Film:
     pts: Sequence[int] = tuple(range(0, 24 * 512, 512))
     """Time stamps of the frames, in units of `time_base`."""
     time_base: Fraction = Fraction(1, 12800)
+    scene: int | None = None
+    """Frames after which the picture turns into its negative, and back."""
+    flash: int | None = None
+    """One frame that is a negative of what it would be."""
     codec: str = "libx264"
     pix_fmt: str = "yuv420p"
     b_frames: int = 2
@@ -102,7 +106,11 @@ def _video_stream(out: OutputContainer, film: Film) -> Any:
 def _video_packets(stream: Any, film: Film) -> list[Packet[Any]]:
     packets = []
     for index, pts in enumerate(film.pts):
-        frame = av.VideoFrame.from_ndarray(picture(index, *film.size), format="rgb24")
+        shown = picture(index, *film.size)
+        turned = film.scene is not None and index // film.scene % 2 == 1
+        if turned != (index == film.flash):
+            shown = 255 - shown
+        frame = av.VideoFrame.from_ndarray(shown, format="rgb24")
         frame = frame.reformat(format=film.pix_fmt)
         frame.pts, frame.time_base = pts, film.time_base
         packets += stream.encode(frame)

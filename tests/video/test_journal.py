@@ -270,8 +270,11 @@ def test_a_write_error_is_one_line_with_the_path(tmp_path: Path, code: int) -> N
     assert ("--resume" in str(caught.value)) == (code == errno.ENOSPC)
 
 
-def test_a_missing_folder_is_an_output_error(tmp_path: Path) -> None:
-    with pytest.raises(OutputError, match="cannot write"), WorkFolder(tmp_path / "no" / "a.mp4"):
+def test_a_missing_folder_is_made_and_an_impossible_one_is_an_error(tmp_path: Path) -> None:
+    with WorkFolder(tmp_path / "new" / "deep" / "a.mp4") as work:
+        assert work.path.is_dir()
+    (tmp_path / "file").touch()
+    with pytest.raises(OutputError, match="cannot write"), WorkFolder(tmp_path / "file" / "a.mp4"):
         pass
 
 

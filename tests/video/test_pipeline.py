@@ -201,6 +201,23 @@ def test_a_damaged_tail_is_an_end_with_a_note() -> None:
     assert outcome.damaged == "ends at 0.2 s"
 
 
+def test_an_error_while_closing_the_decoder_is_not_a_deadlock() -> None:
+    def clip() -> Iterator[tuple[Frame, bool]]:
+        try:
+            yield from frames(100)
+        finally:
+            raise InputError("the share is gone")
+
+    class Broken(Window):
+        def push(self, frame: Tensor, index: int) -> list[tuple[int, Tensor]]:
+            raise ValueError("odd")
+
+    with pytest.raises(ValueError, match="odd"):
+        in_time(lambda: run(clip(), Broken(), Keep()))
+    with pytest.raises(InputError, match="the share is gone"):
+        in_time(lambda: run(clip(), Window(), Keep()))
+
+
 def test_the_decoder_is_closed_on_an_error() -> None:
     closed = threading.Event()
 
