@@ -109,7 +109,7 @@ def frame_to_rgb(frame: av.VideoFrame, coding: PixelCoding) -> torch.Tensor:
     target = planar_format(frame.format.name)
     if target != frame.format.name:
         # Within one family this only moves samples: no matrix, no range.
-        frame = frame.reformat(format=target)
+        frame = _moved(frame, target)
     layout = format_layout(target)
     rgb = np.empty((3, frame.height, frame.width), np.float32)
     if layout.model == "yuv":
@@ -140,7 +140,15 @@ def rgb_to_frame(rgb: torch.Tensor, pix_fmt: str, *, coding: PixelCoding) -> av.
     else:
         _write_levels(source, frame, layout, coding)
     # Within one family, such as yuv420p and nv12, reformat only moves samples.
-    return frame if target == pix_fmt else frame.reformat(format=pix_fmt)
+    return frame if target == pix_fmt else _moved(frame, pix_fmt)
+
+
+def _moved(frame: av.VideoFrame, pix_fmt: str) -> av.VideoFrame:
+    """The same samples in another layout of the same family.
+
+    One thread: with several, swscale now and then mixes up rows of chroma in a busy machine.
+    """
+    return frame.reformat(format=pix_fmt, threads=1)
 
 
 def _write_levels(
