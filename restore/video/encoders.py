@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import torch
+
 from restore.config import CodecChoice, VideoConfig
 from restore.errors import OptionError
 
@@ -13,6 +15,7 @@ _X26X_PRESETS = (
     *("ultrafast", "superfast", "veryfast", "faster", "fast"),
     *("medium", "slow", "slower", "veryslow", "placebo"),
 )
+_PARAMETER_LISTS = ("x264-params", "x265-params", "svtav1-params")
 _RATE_OPTIONS = {"b", "qp", "cqp", "cq", "crf", "q", "rc", "global_quality", "qscale", "maxrate"}
 """Options of FFmpeg's encoders that choose a quality; with one of them ours is left out."""
 
@@ -208,9 +211,13 @@ def encoder_options(encoder: Encoder, config: VideoConfig) -> Options:
     chosen = dict(pair.split("=", 1) for pair in config.encoder_option)
     options = {**dict(encoder.options), **_quality(encoder, config, chosen)}
     options.update(_speed(encoder, config))
+    if encoder.name == "libx264" and torch.backends.cpu.get_cpu_capability().startswith("AVX512"):
+        # Its AVX-512 lookahead gives other bits from run to run (seen with 1 thread as with 4;
+        # not without macroblock tree or B-frames, and never with AVX2): resuming needs the same.
+        options["x264-params"] = "asm=avx2"
     for key, value in chosen.items():
-        # These two hold lists of options of their own; ours stay unless they are named again.
-        merge = key in ("x265-params", "svtav1-params") and key in options
+        # These hold lists of options of their own; ours stay unless they are named again.
+        merge = key in _PARAMETER_LISTS and key in options
         options[key] = f"{options[key]}:{value}" if merge else value
     return options
 

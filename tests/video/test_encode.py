@@ -344,7 +344,17 @@ def test_size_beyond_the_encoder_is_refused_before_the_work() -> None:
         choose_encoder(VideoConfig(), clip_info(), width=40_000, height=40_000)
 
 
-def test_user_options_reach_the_encoder() -> None:
+def test_x264_keeps_away_from_the_instructions_that_change_its_bits(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX512")
+    wishes = VideoConfig(encoder_option=("x264-params=bframes=2",))
+    options = dict(choose_encoder(wishes, clip_info(), width=64, height=64).options)
+    assert options["x264-params"] == "asm=avx2:bframes=2"
+
+
+def test_user_options_reach_the_encoder(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX2")
     wishes = VideoConfig(crf=30.5, preset="medium", encoder_option=("tune=film", "threads=2"))
     options = dict(choose_encoder(wishes, clip_info(), width=64, height=64).options)
     assert options == {"threads": "2", "crf": "30.5", "preset": "medium", "tune": "film"}
@@ -386,3 +396,21 @@ def test_lost_pixel_aspect_is_said(tmp_path: Path, caplog: pytest.LogCaptureFixt
         result = probe(finish(tmp_path / "segment", spec, tmp_path / "clip.mkv"))
         assert caplog.text.count("pixel aspect") == said
         assert (result.sample_aspect_ratio == Fraction(8, 9)) == (not said)
+
+
+@pytest.mark.parametrize("codec", ["h264", "hevc", "av1", "ffv1", "prores"])
+def test_the_same_frames_give_the_same_file(codec: str, tmp_path: Path) -> None:
+    """Resuming relies on it. Enough frames of noise and motion for B-frames and lookahead."""
+    config = VideoConfig(codec=codec)  # type: ignore[arg-type]
+    spec = choose_encoder(config, clip_info(), width=384, height=256)
+    big = torch.rand(3, 320, 448)
+    frames = [big[:, 2 * i : 2 * i + 256, 3 * i : 3 * i + 384] for i in range(16)]
+    contents = set()
+    for turn in range(4):
+        path = tmp_path / f"{turn}.{spec.segment_format}"
+        with SegmentWriter(path, spec) as writer:
+            for index, frame in enumerate(frames):
+                writer.write(frame, pts=index * 512, duration=512)
+        with av.open(str(path)) as container:
+            contents.add(b"".join(bytes(packet) for packet in container.demux() if packet.size))
+    assert len(contents) == 1
