@@ -10,6 +10,8 @@ stops the others, and comes out of `run` as it was raised; Ctrl-C does the same.
 from __future__ import annotations
 
 import contextlib
+import os
+import sys
 import threading
 import time
 from collections import deque
@@ -219,6 +221,7 @@ def _decode(
     frames: Iterable[tuple[Frame, bool]], out: Channel[tuple[Frame, bool]], outcome: Outcome
 ) -> None:
     """Body of the decode thread."""
+    _step_back()
     try:
         with contextlib.ExitStack() as stack:
             if isinstance(frames, Generator):
@@ -271,6 +274,7 @@ def _restore(
 
 def _encode(restored: Channel[Restored], sink: Sink) -> None:
     """Body of the encode thread."""
+    _step_back()
     try:
         for frame in restored:
             sink.write(frame)
@@ -278,6 +282,16 @@ def _encode(restored: Channel[Restored], sink: Sink) -> None:
     except BaseException as error:
         restored.fail(error)
         sink.abort()
+
+
+def _step_back() -> None:
+    """Let the network go first: it holds all cores in step, and one that is late delays them all.
+
+    On Linux, where a niceness is a thread's own; the encoder's threads inherit it.
+    """
+    if sys.platform == "linux":
+        with contextlib.suppress(OSError):
+            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 10)
 
 
 def _join(threads: Iterable[threading.Thread]) -> None:
