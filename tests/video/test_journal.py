@@ -323,6 +323,7 @@ def _lock_text(**changes: Any) -> str:
 def test_a_number_that_another_process_got_later_is_no_owner(tmp_path: Path) -> None:
     (tmp_path / LOCK).write_text(_lock_text(born=1))
     FolderLock(tmp_path).acquire()
+    assert json.loads((tmp_path / LOCK).read_text())["born"] != 1  # the new owner's own
 
 
 def test_a_lock_from_another_machine_is_respected(tmp_path: Path) -> None:
