@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import os
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -18,18 +19,29 @@ class TrainState:
 
     iteration: int
     """Steps done."""
-    network: dict[str, Tensor]
-    """Weights being trained."""
-    average: dict[str, Tensor]
-    """Moving average of the weights."""
-    optimiser: dict[str, Any]
-    """State of the optimiser."""
+    seconds: float = 0.0
+    """Time spent on them."""
+    modules: dict[str, dict[str, Tensor]]
+    """State dicts of what is trained, by name."""
+    averages: dict[str, dict[str, Tensor]]
+    """Moving averages of the weights."""
+    optimisers: dict[str, dict[str, Any]]
+    """States of the optimisers."""
+    sums: dict[str, float] = field(default_factory=dict)
+    """Losses since the last line of the log, added up."""
+    summed: int = 0
+    """How many."""
+    best: float | None = None
+    """Best result of a validation so far."""
 
 
 def save_state(path: Path, state: TrainState) -> None:
-    """Write the state, whole or not at all."""
+    """Write the state, whole or not at all: also when the machine stops in the middle."""
     temporary = path.with_name(path.name + ".tmp")
-    torch.save({name: getattr(state, name) for name in TrainState.__slots__}, temporary)
+    with temporary.open("wb") as file:
+        torch.save({name: getattr(state, name) for name in TrainState.__slots__}, file)
+        file.flush()
+        os.fsync(file.fileno())
     temporary.replace(path)
 
 

@@ -2,28 +2,40 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import logging
-from collections.abc import Callable
-from dataclasses import asdict
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
-import cv2
-import numpy as np
 import torch
-from torch import Tensor
 
-from restore.data_pipelines.patches import PatchSource
-from restore.errors import InputError, OptionError, OutputError
-from restore.metrics import psnr
-from restore.models.compact import FORMAT, CompactNet, read_compact
+from restore.errors import OptionError, OutputError
 from restore.training.checkpoint import load_state, save_state
-from restore.training.config import TrainConfig, read_train_config
+from restore.training.config import FREE_FIELDS, TrainConfig, plain, read_train_config
+from restore.training.interrupt import signals_held
+from restore.training.log import TrainLog
+from restore.training.recipe import Recipe
+from restore.training.registry import recipe_class
 from restore.training.trainer import Trainer, TrainStep
-from restore.weights import save_weights
+from restore.training.validation import validate, validation_pairs
 
 log = logging.getLogger("restore.training")
+
+Progress = Callable[[TrainStep, int], None]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TrainResult:
+    """What a call of the trainer leaves."""
+
+    weights: Path
+    """File for `--weights`."""
+    iteration: int
+    """Steps done."""
+    finished: bool
+    """The run is at its end; else it was left early, and can be resumed."""
 
 
 def train_from_file(
@@ -32,143 +44,162 @@ def train_from_file(
     output: Path | None = None,
     resume: bool = False,
     overwrite: bool = False,
-    progress: Callable[[TrainStep, int], None] | None = None,
-) -> Path:
+    changes: Sequence[str] = (),
+    stop_after: float | None = None,
+    progress: Progress | None = None,
+) -> TrainResult:
     """Train what a recipe describes.
 
     Args:
-        path: YAML file of a `TrainConfig`.
+        path: YAML file of a recipe.
         output: folder of the run; default `experiments/NAME` in the current folder. It gets
-            `net.safetensors` (for `--weights`), `state.pt` (for resuming), `log.csv` and
-            `recipe.json`.
+            `net.safetensors` (for `--weights`), `best.safetensors`, `state.pt` (for resuming),
+            `log.csv`, `pictures` and `recipe.json`.
         resume: go on from `state.pt` when it is there.
         overwrite: start again although the folder holds a run.
+        changes: fields to change, such as `optim.lr=1e-4`.
+        stop_after: seconds after which the state is saved and the run left for a later `resume`.
         progress: called after each step with the step and the number of all steps.
 
     Returns:
-        The weight file.
+        The weight file, and whether the run is at its end.
 
     Raises:
         OptionError: the recipe is wrong, or resumed with another one.
         OutputError: the folder holds a run and neither `resume` nor `overwrite` was given.
+        DivergedError: a loss is not finite.
     """
-    config = read_train_config(path)
+    until = None if stop_after is None else time.monotonic() + stop_after
+    config = read_train_config(path, changes=changes)
     folder = output or Path("experiments") / config.name
     state_file = folder / "state.pt"
     if state_file.exists() and not resume and not overwrite:
         raise OutputError(
             f"{folder} holds a run already; add --resume to go on or --overwrite to start again"
         )
-    folder.mkdir(parents=True, exist_ok=True)
-    scale = config.network.scale
-    trainer = Trainer(config, PatchSource(config.data, patch=config.patch * scale))
-    if resume and state_file.exists():
+    resume = resume and state_file.exists()
+    if resume:
         _check_same_recipe(folder / "recipe.json", config)
+    for pictures in config.validation:
+        validation_pairs(pictures)  # what is missing is said now, not after an hour
+    torch.manual_seed(config.seed)
+    if config.device != "cpu":
+        torch.backends.cudnn.benchmark = True  # sizes stay, so looking for the fastest way pays
+    recipe = recipe_class(config.recipe)(config, device=torch.device(config.device))
+    trainer = Trainer(recipe, config)
+    folder.mkdir(parents=True, exist_ok=True)
+    if resume:
         trainer.restore_state(load_state(state_file))
-    elif config.init is not None:
-        weights, shape = read_compact(Path(config.init))
-        if shape != config.network:
-            raise OptionError(f"{config.init} holds a network of shape {shape}; the recipe differs")
-        trainer.load_weights(weights)
-    (folder / "recipe.json").write_text(json.dumps(asdict(config), indent=2), encoding="utf-8")
-    return _run(trainer, folder, progress)
+    _write_recipe(folder / "recipe.json", config)
+    return Run(trainer, recipe, folder, progress=progress).finish(until=until)
 
 
-def _run(trainer: Trainer, folder: Path, progress: Callable[[TrainStep, int], None] | None) -> Path:
-    config = trainer.config
-    fresh = trainer.iteration == 0
-    log_file = folder / "log.csv"
-    kept = [] if fresh else _log_rows(log_file, up_to=trainer.iteration)
-    with log_file.open("w", newline="", encoding="utf-8") as file:
-        table = csv.writer(file)
-        table.writerow(["iteration", "loss", "lr", "seconds", "psnr_y"])
-        table.writerows(kept)
-        losses: list[float] = []
-        for step in trainer.steps():
-            losses.append(step.loss)
-            if progress is not None:
-                progress(step, config.iterations)
-            last = step.iteration == config.iterations
-            saving = last or step.iteration % config.save_every == 0
-            if saving or step.iteration % config.log_every == 0:
-                psnr = validate(trainer) if saving and config.validation_lr else None
-                mean = sum(losses) / len(losses)
-                table.writerow(
-                    [
-                        step.iteration,
-                        f"{mean:.6f}",
-                        f"{step.lr:.3e}",
-                        f"{step.seconds:.3f}",
-                        "" if psnr is None else f"{psnr:.4f}",
-                    ]
-                )
-                file.flush()
-                losses.clear()
-            if saving:
-                _save(trainer, folder)
-    if not (folder / "net.safetensors").exists():
-        _save(trainer, folder)
-    return folder / "net.safetensors"
+class Run:
+    """A trainer with its folder."""
+
+    def __init__(
+        self, trainer: Trainer, recipe: Recipe, folder: Path, *, progress: Progress | None
+    ) -> None:
+        self.trainer, self.recipe, self.folder = trainer, recipe, folder
+        self.config = trainer.config
+        self._progress = progress
+        self._saved, self._saved_at = time.monotonic(), -1
+        self.weights = folder / "net.safetensors"
+
+    def finish(self, *, until: float | None) -> TrainResult:
+        """Train until the end, or until the clock (`time.monotonic`) shows `until`."""
+        names = [name for pictures in self.config.validation for name in pictures.measures]
+        columns = ["iteration", "seconds", "lr", *self.recipe.loss_names, *names]
+        table = TrainLog(
+            self.folder,
+            columns,
+            after=self.trainer.iteration,
+            tensorboard=self.config.tensorboard,
+        )
+        with table, signals_held() as release:
+            for step in self.trainer.steps():
+                try:
+                    self._after(step, table)
+                    release()
+                except (KeyboardInterrupt, SystemExit):
+                    self.save()  # the state is whole here, between two steps
+                    raise
+                if until is not None and time.monotonic() > until:
+                    break
+            if not self.weights.exists() or self._saved_at != self.trainer.iteration:
+                self.save()
+        return TrainResult(
+            weights=self.weights,
+            iteration=self.trainer.iteration,
+            finished=self.trainer.progress >= 1,
+        )
+
+    def _after(self, step: TrainStep, table: TrainLog) -> None:
+        """Report, write a line of the log, validate and save, each when it is due."""
+        config, done = self.config, step.iteration
+        if self._progress is not None:
+            self._progress(step, config.iterations)
+        last = step.progress >= 1
+        validating = last or done % (config.validate_every or config.save_every) == 0
+        validating = validating and bool(config.validation)
+        if validating or last or done % config.log_every == 0:
+            row = {"seconds": self.trainer.seconds, "lr": step.lr, **self.trainer.mean_losses()}
+            if validating:
+                row |= self.validate()
+            table.row(done, row)
+        if config.keep_every is not None and done % config.keep_every == 0:
+            self.trainer.read_losses()  # refuses weights of no use
+            kept = self.folder / f"net-{done:07d}.safetensors"
+            self.recipe.save(kept, self.trainer.averages, iteration=done)
+        late = time.monotonic() - self._saved > 60 * config.save_minutes
+        if last or late or done % config.save_every == 0:
+            self.save()
+
+    def save(self) -> None:
+        """Write the weights, then the state that they belong to."""
+        state = self.trainer.state()  # first: it refuses when the weights are of no use
+        self.recipe.save(self.weights, self.trainer.averages, iteration=state.iteration)
+        save_state(self.folder / "state.pt", state)
+        self._saved, self._saved_at = time.monotonic(), state.iteration
+
+    def validate(self) -> dict[str, float]:
+        """Measures of the averaged weights; the best so far are kept in a file."""
+        restorer = self.recipe.restorer(self.trainer.averages)
+        results: dict[str, float] = {}
+        for pictures in self.config.validation:
+            results |= validate(
+                pictures,
+                restorer,
+                scale=self.recipe.scale,
+                device=self.trainer.device,
+                sheets=self.folder / "pictures",
+                label=f"{self.trainer.iteration:07d}",
+            )
+        by = self.config.best_by
+        values = [value for name, value in results.items() if name.endswith(f".{by}")]
+        quality = sum(values) / len(values) * (-1 if by == "niqe" else 1)  # less NIQE is better
+        if self.trainer.best is None or quality > self.trainer.best:
+            self.trainer.best = quality
+            best = self.folder / "best.safetensors"
+            self.recipe.save(best, self.trainer.averages, iteration=self.trainer.iteration)
+        return results
 
 
-def _log_rows(path: Path, *, up_to: int) -> list[list[str]]:
-    """Rows of an earlier part of the run; what came after its last checkpoint is done again."""
-    if not path.exists():
-        return []
-    with path.open(newline="", encoding="utf-8") as file:
-        return [
-            row for row in csv.reader(file) if row[:1] and row[0].isdigit() and int(row[0]) <= up_to
-        ]
-
-
-def _save(trainer: Trainer, folder: Path) -> None:
-    shape = trainer.config.network
-    metadata = {"format": FORMAT, **{k: str(v) for k, v in asdict(shape).items()}}
-    metadata |= {"recipe": trainer.config.name, "iteration": str(trainer.iteration)}
-    save_weights(folder / "net.safetensors", trainer.average, metadata)
-    save_state(folder / "state.pt", trainer.state())
+def _write_recipe(path: Path, config: TrainConfig) -> None:
+    temporary = path.with_name(path.name + ".tmp")
+    temporary.write_text(json.dumps(plain(asdict(config)), indent=2), encoding="utf-8")
+    temporary.replace(path)
 
 
 def _check_same_recipe(path: Path, config: TrainConfig) -> None:
     if not path.exists():
         return
     before = json.loads(path.read_text(encoding="utf-8"))
-    now = json.loads(json.dumps(asdict(config)))
-    changed = sorted(k for k in now if now[k] != before.get(k))
+    now = json.loads(json.dumps(plain(asdict(config))))
+    names = [f.name for f in fields(config) if f.name not in FREE_FIELDS]
+    changed = sorted(name for name in names if now[name] != before.get(name))
     if changed:
         raise OptionError(
             f"the recipe differs from the one the run began with ({', '.join(changed)}); "
             "take the change back, or start again with --overwrite"
         )
-
-
-@torch.inference_mode()
-def validate(trainer: Trainer) -> float:
-    """Mean PSNR-Y in dB of the averaged weights on the validation pictures."""
-    config = trainer.config
-    assert config.validation_lr is not None and config.validation_hr is not None
-    names = sorted(p.name for p in Path(config.validation_lr).glob("*.png"))
-    if not names:
-        raise OptionError(f"{config.validation_lr} holds no PNG pictures to validate on")
-    names = names[:: max(1, len(names) // config.validation_count)]
-    network = CompactNet(config.network).eval()
-    network.load_state_dict(trainer.average)
-    values = []
-    for name in names:
-        bad = _read_rgb(Path(config.validation_lr) / name)
-        good = _read_rgb(Path(config.validation_hr) / name)
-        restored = network(bad[None])[0].clamp(0, 1)
-        height, width = good.shape[1] // 8 * 8, good.shape[2] // 8 * 8
-        values.append(psnr(_array(restored[:, :height, :width]), _array(good[:, :height, :width])))
-    return float(np.mean(values))
-
-
-def _read_rgb(path: Path) -> Tensor:
-    picture = cv2.imdecode(np.frombuffer(path.read_bytes(), np.uint8), cv2.IMREAD_COLOR)
-    if picture is None:
-        raise InputError(f"{path} is not a readable picture; take it out of the folder")
-    return torch.from_numpy(picture[:, :, ::-1].copy()).permute(2, 0, 1).float() / 255
-
-
-def _array(picture: Tensor) -> np.ndarray:
-    return picture.permute(1, 2, 0).numpy()
