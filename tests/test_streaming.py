@@ -4,8 +4,12 @@ from pathlib import Path
 
 import pytest
 import torch
+import torch.nn.functional as F
 from fake_method import fake_restorer
+from safetensors.torch import load, save
 
+from restore.flow import follow
+from restore.resampling import resample
 from restore.streaming import FrameStream
 
 WINDOWS = [(0, 0), (1, 0), (0, 1), (2, 3)]
@@ -47,3 +51,117 @@ def test_the_result_has_the_size_asked_for(monkeypatch: pytest.MonkeyPatch, tmp_
     stream = FrameStream(fake_restorer(monkeypatch, tmp_path), size=(33, 17))
     (result,) = stream.push(torch.rand(3, 8, 10), 0)
     assert result[1].shape == (3, 17, 33)
+
+
+RECURRENT = {"recurrent": True}
+
+
+def moving(count: int) -> torch.Tensor:
+    """A noisy texture that goes two pixels to the right with every frame, `(T, 3, 40, 56)`."""
+    cells = torch.rand(1, 3, 10, 30)
+    wide = F.interpolate(cells, scale_factor=4, mode="bicubic").clamp(0, 1)[0]
+    frames = [wide[..., 60 - 2 * i : 116 - 2 * i] for i in range(count)]
+    return (torch.stack(frames) + 0.02 * torch.randn(count, 3, 40, 56)).clamp(0, 1)
+
+
+def pushed(stream: FrameStream, clip: torch.Tensor, first: int = 0) -> torch.Tensor:
+    """Results of the frames of a clip, numbered from `first`, without a flush."""
+    results = [r for i, frame in enumerate(clip, first) for r in stream.push(frame, i)]
+    assert [index for index, _ in results] == list(range(first, first + len(clip)))
+    return torch.stack([frame for _, frame in results])
+
+
+@pytest.mark.parametrize("size", [None, (70, 51)])
+def test_each_result_goes_on_from_the_last_one_moved_along(
+    size: tuple[int, int] | None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    restorer = fake_restorer(monkeypatch, tmp_path, spec=RECURRENT)
+    clip = moving(4)
+    results = pushed(FrameStream(restorer, size=size), clip)
+    last = None
+    for i, frame in enumerate(clip):
+        past: dict[str, torch.Tensor] = {}
+        if last is not None:
+            previous, trusted = follow(frame, previous=clip[i - 1], result=last, scale=2)
+            past = {"previous": previous, "trust": trusted}
+        last = restorer.restore_frames(frame[None, None], index=i, **past)[0, 0]
+        wanted = last if size is None else resample(last, size)
+        # The stream keeps the last frame and result in fp16, which moves the flow a little.
+        assert float((results[i] - wanted).abs().mean()) < 1e-3
+
+
+def test_a_still_clip_becomes_steadier_and_frame_by_frame_does_not(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    restorer = fake_restorer(monkeypatch, tmp_path, spec=RECURRENT)
+    scene = F.interpolate(torch.rand(1, 3, 6, 8), (40, 56), mode="bicubic")[0]
+    clip = (0.1 + 0.8 * scene + 0.03 * torch.randn(10, 3, 40, 56)).clamp(0, 1)
+
+    def change(results: torch.Tensor) -> float:
+        return float(results[4:].diff(dim=0).square().mean())
+
+    alone = torch.cat([restorer.restore_frames(f[None, None])[0] for f in clip])
+    still = pushed(FrameStream(restorer, temporal=False), clip)
+    assert torch.equal(still, alone)
+    # Half of each result is the past: noise falls to a third, its change to a sixth.
+    assert change(pushed(FrameStream(restorer), clip)) < 0.3 * change(alone)
+
+
+def test_a_cut_forgets_the_last_result(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    restorer = fake_restorer(monkeypatch, tmp_path, spec=RECURRENT)
+    scene = moving(3)
+
+    def run(lead: torch.Tensor, *, cut: bool) -> torch.Tensor:
+        stream = FrameStream(restorer)
+        for i, frame in enumerate(lead):
+            stream.push(frame, i)
+        if cut:
+            stream.flush()
+            stream.reset()
+        return pushed(stream, scene, 10)
+
+    fresh = run(scene[:0], cut=False)
+    assert torch.equal(run(moving(3), cut=True), fresh)
+    assert not torch.equal(run(scene, cut=False), fresh)
+
+
+@pytest.mark.parametrize("at", [0, 1, 3, 5])
+def test_broken_off_and_gone_on_equals_the_whole(
+    at: int, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """The state goes through a file, as that of a killed run does."""
+    restorer = fake_restorer(monkeypatch, tmp_path, spec=RECURRENT)
+    clip = moving(6)
+    whole = pushed(FrameStream(restorer, size=(70, 51)), clip)
+    first, second = (FrameStream(restorer, size=(70, 51)) for _ in range(2))
+    for i in range(at):
+        first.push(clip[i], i)
+    stored = load(save(dict(first.state())))
+    for i in range(at, 6):  # the first stream runs on: what was taken out of it stays as it is
+        first.push(clip[i], i)
+    second.restore_state(stored)
+    assert torch.equal(pushed(second, clip[at:], at), whole[at:])
+
+
+def test_only_a_recurrent_stream_has_a_state(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    clip = moving(2)
+    plain = FrameStream(fake_restorer(monkeypatch, tmp_path, spec={"frames_before": 1}))
+    pushed(plain, clip)
+    assert plain.state() == {}
+    stream = FrameStream(fake_restorer(monkeypatch, tmp_path, spec=RECURRENT))
+    assert stream.state() == {}
+    pushed(stream, clip)
+    state = stream.state()
+    assert {key: tuple(value.shape) for key, value in state.items()} == {
+        "frame": (3, 40, 56),
+        "result": (3, 80, 112),
+    }
+    stream.reset()
+    assert stream.state() == {}
+    for wrong in ({"frame": state["frame"]}, {**state, "result": state["frame"]}):
+        with pytest.raises(ValueError, match="frame"):
+            stream.restore_state(wrong)
+    with pytest.raises(ValueError, match="not recurrent"):
+        plain.restore_state(state)

@@ -123,7 +123,7 @@ def restore_video(
         if config.resume and (done := _finished(plan, work, previous)) is not None:
             return _result(plan, begin, done, resumed=done.frames)
         _check_name(plan)
-        restorer = restorer or _load(config, previous)
+        restorer = restorer or _load(plan.config, previous)
         work.begin(
             source=fingerprint(plan.info.path),
             settings=_settings(plan, restorer),
@@ -224,6 +224,7 @@ def _settings(plan: VideoPlan, restorer: Restorer) -> dict[str, Any]:
         "time_base": str(spec.time_base),
         "scene_threshold": config.scene_threshold,
         "segment": config.segment,
+        "temporal": config.temporal and restorer.spec.recurrent,
         "start": None if config.start is None else parse_time(config.start),
         "end": None if config.end is None else parse_time(config.end),
         "libavcodec": ".".join(map(str, av.library_versions["libavcodec"])),
@@ -238,13 +239,15 @@ def _restore(
     first = work.journal.frames
     before = restorer.spec.frames_before
     lookback = LOOKBACK if config.scene_threshold > 0 else 0
+    stream = FrameStream(restorer, size=(spec.width, spec.height), temporal=config.temporal)
+    stream.restore_state(work.state())
     outcome = pipeline.run(
         mark_cuts(
             _frames(plan, work, lead_in=before + lookback),
             lambda frame: frame.rgb,
             threshold=config.scene_threshold,
         ),
-        FrameStream(restorer, size=(spec.width, spec.height)),
+        stream,
         SegmentSink(work, spec, length=config.segment),
         first=first,
         lead_in=before,

@@ -5,11 +5,12 @@ A work folder lies beside the result and holds finished segments, the journal an
     .clip_x4.mp4.restore-parts/
         journal.json    what this module writes; replaced as a whole, never edited
         lock            the process at work, see `restore.video.lock`
-        000000.*        finished segments, each playable by itself
+        000000.nut      finished segments, each playable by itself
+        000000.state    what a recurrent method goes on from after the last finished segment
         *.part          work in progress: worthless after a crash
 
-A segment is on the disk before the journal names it, and the journal is replaced in one step, so
-that a process killed at any moment leaves a journal whose every word is true.
+A segment and its state are on the disk before the journal names them, and the journal is replaced
+in one step, so that a process killed at any moment leaves a journal whose every word is true.
 """
 
 from __future__ import annotations
@@ -54,6 +55,18 @@ class Segment:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class StateFile:
+    """What a recurrent method kept after the last finished segment."""
+
+    file: str
+    """Name inside the work folder."""
+    size: int
+    """Bytes of the file."""
+    sha256: str
+    """Hash of the file, as hex."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Ending:
     """How the clip's frames came to an end."""
 
@@ -83,6 +96,8 @@ class Journal:
     """Every setting that changes a pixel or a time stamp, by name."""
     segments: tuple[Segment, ...] = ()
     """Finished segments, in order and without a gap."""
+    state: StateFile | None = None
+    """What goes on after the last of them; None = the method carries nothing over."""
     ending: Ending | None = None
     """Present as soon as the last frame is in a finished segment."""
     result: Result | None = None
@@ -161,15 +176,38 @@ def save(folder: Path, journal: Journal) -> None:
 
 
 def intact(journal: Journal, folder: Path) -> Journal:
-    """The journal without the first segment that is missing or has another size, and all later."""
+    """The journal without the first segment that is missing or has another size, and all later.
+
+    Only the state after the last segment is kept. Without it nothing can be gone on from, and the
+    journal comes back empty; when all frames are finished it is not needed.
+    """
     kept: list[Segment] = []
     for segment in journal.segments:
         with contextlib.suppress(OSError):
             if (folder / segment.file).stat().st_size == segment.size:
                 kept.append(segment)
                 continue
-        return replace(journal, segments=tuple(kept), ending=None, result=None)
-    return journal
+        if journal.state is not None:
+            kept = []  # what came before the lost segment is gone
+        return replace(journal, segments=tuple(kept), state=None, ending=None, result=None)
+    if journal.state is None or journal.ending is not None:
+        return journal
+    with contextlib.suppress(OSError):
+        if describe_state(folder / journal.state.file) == journal.state:
+            return journal
+    return replace(journal, segments=(), state=None, result=None)
+
+
+def describe_state(path: Path, *, name: str | None = None) -> StateFile:
+    """Size and hash of a state.
+
+    Args:
+        path: the file.
+        name: what it will be called; default: what it is called.
+    """
+    data = path.read_bytes()
+    digest = hashlib.sha256(data).hexdigest()
+    return StateFile(file=name or path.name, size=len(data), sha256=digest)
 
 
 def sync_file(path: Path) -> None:
@@ -197,6 +235,9 @@ def _parse(entry: dict[str, Any]) -> Journal:
         if segment.first != first or segment.frames < 1 or Path(segment.file).name != segment.file:
             raise ValueError(f"segment {segment.file} does not follow the one before it")
         first += segment.frames
+    state = StateFile(**entry["state"]) if entry.get("state") else None
+    if state is not None and (not segments or Path(state.file).name != state.file):
+        raise ValueError(f"state {state.file} does not belong to a segment")
     ending = Ending(**entry["ending"]) if entry["ending"] else None
     if ending is not None and ending.frames != first:
         raise ValueError(f"it counts {ending.frames} frames, its segments {first}")
@@ -207,6 +248,7 @@ def _parse(entry: dict[str, Any]) -> Journal:
         source=entry["source"],
         settings=entry["settings"],
         segments=segments,
+        state=state,
         ending=ending,
         result=result,
     )

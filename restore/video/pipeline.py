@@ -15,8 +15,8 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import Generic, Protocol, TypeVar
 
 from torch import Tensor
@@ -50,6 +50,13 @@ class Restored:
     """How long it is shown, in the same units."""
     rgb: Tensor
     """RGB `(3, h, w)` in [0, 1]."""
+    state: Mapping[str, Tensor] = field(default_factory=dict)
+    """What the stream kept after this frame, for going on after it; empty = nothing."""
+
+    @property
+    def size(self) -> int:
+        """Bytes that it holds in memory."""
+        return sum(_bytes(tensor) for tensor in (self.rgb, *self.state.values()))
 
 
 class Sink(Protocol):
@@ -81,6 +88,10 @@ class Stream(Protocol):
 
     def reset(self) -> None:
         """Forget all frames."""
+        ...
+
+    def state(self) -> Mapping[str, Tensor]:
+        """What it keeps after the latest result, not to be changed; empty = nothing."""
         ...
 
 
@@ -204,7 +215,7 @@ def run(
         thread.start()
     try:
         for item in _restore(decoded, stream, outcome, first=first, lead_in=lead_in):
-            restored.put(item, size=_bytes(item.rgb))
+            restored.put(item, size=item.size)
             on_frame(item.index)
         restored.end()
         _join(threads)
@@ -255,7 +266,9 @@ def _restore(
         for index, rgb in results:
             pts, duration = times.pop(index)
             if index >= first:
-                kept.append(Restored(index=index, pts=pts, duration=duration, rgb=rgb))
+                kept.append(
+                    Restored(index=index, pts=pts, duration=duration, rgb=rgb, state=stream.state())
+                )
         outcome.restored += len(kept)
         return kept
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from restore.config import VideoConfig, output_size, parse_time
-from restore.engine import describe
+from restore.engine import describe, fitting
 from restore.errors import InputError, OptionError, OutputError
 from restore.video.containers import ContainerPlan, plan_container
 from restore.video.encode import EncoderSpec, choose_encoder
@@ -65,7 +65,11 @@ def plan_video(
     config = merged_config(config, settings)
     source = Path(src)
     info = probe(source)
-    scale = describe(config).scale if scale is None else scale
+    if scale is None:
+        if config.scale is not None or config.target is not None:
+            width, height = output_size(config, info.width, info.height, 1)
+            config = fitting(config, max(width / info.width, height / info.height))
+        scale = describe(config).scale
     width, height = output_size(config, info.width, info.height, scale)
     spec = choose_encoder(config, info, width=width, height=height)
     asked = dst if dst is not None else config.output

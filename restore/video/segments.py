@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
@@ -19,6 +19,7 @@ from typing import cast
 import av
 from av.packet import Packet
 from av.stream import Stream
+from torch import Tensor
 
 from restore.errors import OutputError
 from restore.video.encode import EncoderSpec, SegmentWriter, read_segment
@@ -55,6 +56,7 @@ class SegmentSink:
         self._length = length
         self._writer: SegmentWriter | None = None
         self._times: list[tuple[int, int]] = []
+        self._state: Mapping[str, Tensor] = {}
         self._first = work.journal.frames
 
     def write(self, frame: Restored) -> None:
@@ -67,6 +69,7 @@ class SegmentSink:
                 self._writer = SegmentWriter(part, self._spec)
             self._writer.write(frame.rgb, pts=frame.pts, duration=frame.duration)
         self._times.append((frame.pts, frame.duration))
+        self._state = frame.state
         if len(self._times) == self._length:
             self._finish()
 
@@ -125,7 +128,7 @@ class SegmentSink:
             last_duration=self._times[-1][1],
             delay=timing.delay,
         )
-        self._work.add(segment)
+        self._work.add(segment, self._state)
         self._first += len(self._times)
         self._times = []
 

@@ -22,7 +22,10 @@ from restore.video.journal import Journal, fingerprint
 from restore.video.plan import VideoPlan
 from restore.video.probe import open_clip
 
-_WISHES = ("model", "weights", "seed", "color_fix", "scene_threshold", "start", "end", "audio")
+_WISHES = (
+    *("model", "weights", "seed", "color_fix", "fidelity", "denoise", "temporal"),
+    *("scene_threshold", "start", "end", "audio"),
+)
 
 
 def job_number(plan: VideoPlan) -> str:

@@ -6,15 +6,18 @@ import contextlib
 import errno
 import logging
 import shutil
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from safetensors.torch import load, save
+from torch import Tensor
+
 from restore.errors import OutputError
 from restore.video import journal as journals
-from restore.video.journal import Ending, Journal, Result, Segment
+from restore.video.journal import Ending, Journal, Result, Segment, StateFile
 from restore.video.lock import LOCK, FolderLock
 
 log = logging.getLogger("restore.video")
@@ -105,24 +108,59 @@ class WorkFolder:
         self.journal = journals.intact(previous, self.path)
         if self.journal is not previous:
             frames = self.journal.frames
-            log.warning("segments of the earlier run are missing: going on after frame %d", frames)
+            log.warning(
+                "segments of the earlier run, or the state after them, are missing: "
+                "going on after frame %d",
+                frames,
+            )
         self._save()
-        self._clear(keep={journals.JOURNAL, *(segment.file for segment in self.journal.segments)})
+        keep = {journals.JOURNAL, *(segment.file for segment in self.journal.segments)}
+        if self.journal.state is not None:
+            keep.add(self.journal.state.file)
+        self._clear(keep=keep)
 
     def part(self, name: str) -> Path:
         """Where work in progress on `name` is written; worthless after a crash."""
         stem, dot, suffix = name.rpartition(".")
         return self.path / f"{stem}.part{dot}{suffix}"
 
-    def add(self, segment: Segment) -> None:
-        """Make a written part a finished segment: on the disk first, in the journal then."""
+    def add(self, segment: Segment, state: Mapping[str, Tensor] | None = None) -> None:
+        """Make a written part a finished segment: on the disk first, in the journal then.
+
+        Args:
+            segment: the part.
+            state: what the method goes on from after it; None or empty = nothing. That of the
+                segment before is deleted.
+        """
         part = self.part(segment.file)
+        before = self.journal.state
+        after = self._write_state(Path(segment.file).stem, state) if state else None
         with writing(part):
             journals.sync_file(part)
             part.replace(self.path / segment.file)
+            if after is not None:
+                self.part(after.file).replace(self.path / after.file)
             journals.sync_folder(self.path)
-        self.journal = replace(self.journal, segments=(*self.journal.segments, segment))
+        segments = (*self.journal.segments, segment)
+        self.journal = replace(self.journal, segments=segments, state=after)
         self._save()
+        if before is not None:
+            (self.path / before.file).unlink(missing_ok=True)
+
+    def state(self) -> dict[str, Tensor]:
+        """What the method kept after the last finished segment; empty = nothing."""
+        if self.journal.state is None:
+            return {}
+        # Not mapped into memory: some systems cannot delete a file that is.
+        return load((self.path / self.journal.state.file).read_bytes())
+
+    def _write_state(self, stem: str, state: Mapping[str, Tensor]) -> StateFile:
+        name = f"{stem}.state"
+        part = self.part(name)
+        with writing(part):
+            part.write_bytes(save({key: value.contiguous() for key, value in state.items()}))
+            journals.sync_file(part)
+            return journals.describe_state(part, name=name)
 
     def end(self, ending: Ending) -> None:
         """Record that all frames are in finished segments."""

@@ -10,6 +10,7 @@ from typing import Any, cast
 
 import av
 import numpy as np
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -22,6 +23,8 @@ SPEC = MethodSpec(name="fake", summary="for tests", scale=2, overlap=0)
 
 class FakeRestorer:
     """The mean of the window, each pixel made a square; has what the video room asks of a Restorer.
+
+    With `recurrent=True` most of the moved previous result is mixed in.
 
     Args:
         spec: fields of the method's spec to change.
@@ -38,6 +41,7 @@ class FakeRestorer:
     ) -> None:
         self.spec = replace(SPEC, **spec)
         self.frames = 0
+        self.device = torch.device("cpu")
         self._settings = {"model": "fake", "tile": 64, "seed": 0, **(settings or {})}
         self._on_frame = on_frame
 
@@ -50,12 +54,17 @@ class FakeRestorer:
         *,
         size: tuple[int, int] | None = None,
         index: int = 0,
+        previous: Tensor | None = None,
+        trust: Tensor | None = None,
         progress: Callable[[int, int], None] | None = None,
     ) -> Tensor:
         self._on_frame(index)
         self.frames += 1
         assert frames.shape[1] == self.spec.frames_before + 1 + self.spec.frames_after
         large = F.interpolate(frames.mean(1), scale_factor=self.spec.scale, mode="nearest")
+        if previous is not None and trust is not None:
+            # Much of the past, trusted or not: a state that is lost shows in every later frame.
+            large = large + (0.6 + 0.2 * trust.mean()) * (previous - large)
         if size is not None:
             large = F.interpolate(large, (size[1], size[0]), mode="nearest")
         return large[:, None]

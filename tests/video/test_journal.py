@@ -15,10 +15,21 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from restore.errors import OutputError
 from restore.video import journal as journals
-from restore.video.journal import Ending, Journal, Result, Segment, differences, fingerprint, intact
+from restore.video.journal import (
+    Ending,
+    Journal,
+    Result,
+    Segment,
+    StateFile,
+    describe_state,
+    differences,
+    fingerprint,
+    intact,
+)
 from restore.video.lock import LOCK, FolderLock
 from restore.video.workfolder import WorkFolder, writing
 
@@ -39,9 +50,9 @@ def segment(number: int, *, frames: int = 5, size: int = 4) -> Segment:
     )
 
 
-def add(work: WorkFolder, number: int) -> None:
+def add(work: WorkFolder, number: int, *, state: bool = False) -> None:
     work.part(segment(number).file).write_bytes(b"data")
-    work.add(segment(number))
+    work.add(segment(number), {"last": torch.tensor(number)} if state else None)
 
 
 def begin(work: WorkFolder, previous: Journal | None = None, **changes: Any) -> None:
@@ -58,6 +69,7 @@ def test_a_journal_is_read_as_it_was_written(tmp_path: Path) -> None:
         source=SOURCE,
         settings={"start": None, "scene_threshold": 0.35, "weights": "Gewichte ü"},
         segments=(segment(0), segment(1, frames=2)),
+        state=StateFile(file="000001.state", size=8, sha256="0f"),
         ending=Ending(frames=7, damaged="ends at 3.2 s"),
         result=Result(size=12, mtime_ns=1_700_000_000_123_456_789),
     )
@@ -88,6 +100,7 @@ def test_a_journal_cut_off_anywhere_is_recognised(tmp_path: Path) -> None:
         {"segments": [{**journals.asdict(segment(1))}]},
         {"segments": [{**journals.asdict(segment(0)), "file": "../../etc/passwd"}]},
         {"ending": {"frames": 99, "damaged": None}},
+        {"state": {"file": "000000.state", "size": 1, "sha256": "00"}},
         {"settings": []},
         {"source": None},
     ],
@@ -125,6 +138,45 @@ def test_a_missing_or_changed_segment_ends_what_is_kept(tmp_path: Path) -> None:
     assert kept.ending is None
     (tmp_path / segment(0).file).unlink()
     assert intact(journal, tmp_path).segments == ()
+
+
+def test_what_was_made_with_a_state_is_of_no_use_without_it(tmp_path: Path) -> None:
+    """Later frames would differ from those of an undisturbed run, so there are none to keep."""
+    for i in range(3):
+        (tmp_path / segment(i).file).write_bytes(b"data")
+    state = tmp_path / "000002.state"
+    state.write_bytes(b"kept")
+    journal = Journal(
+        source=SOURCE,
+        settings=SETTINGS,
+        segments=tuple(segment(i) for i in range(3)),
+        state=describe_state(state),
+    )
+    assert intact(journal, tmp_path) is journal
+    state.write_bytes(b"kepT")
+    assert intact(journal, tmp_path) == Journal(source=SOURCE, settings=SETTINGS)
+    finished = replace(journal, ending=Ending(frames=15))
+    assert intact(finished, tmp_path) is finished  # nothing comes after it
+    state.unlink()
+    assert intact(journal, tmp_path).segments == ()
+    (tmp_path / segment(1).file).unlink()
+    assert intact(finished, tmp_path) == Journal(source=SOURCE, settings=SETTINGS)
+
+
+def test_only_the_state_after_the_last_segment_is_kept(result: Path) -> None:
+    with WorkFolder(result) as work:
+        begin(work)
+        assert work.state() == {}
+        for number in range(3):
+            add(work, number, state=True)
+            assert int(work.state()["last"]) == number
+        assert [path.name for path in work.path.glob("*.state")] == ["000002.state"]
+        (work.path / "000003.state").write_bytes(b"killed before the journal named it")
+    with WorkFolder(result) as work:
+        begin(work, work.previous(resume=True, overwrite=False))
+        assert work.journal.frames == 15
+        assert int(work.state()["last"]) == 2
+        assert [path.name for path in work.path.glob("*.state")] == ["000002.state"]
 
 
 def test_the_fingerprint_tells_files_apart_and_ignores_their_dates(tmp_path: Path) -> None:
@@ -165,9 +217,10 @@ def test_finished_segments_are_taken_over_and_strays_thrown_away(result: Path) -
     assert names == {"000000.nut", journals.JOURNAL, LOCK}
 
 
-@pytest.mark.parametrize("moment", range(9))
+@pytest.mark.parametrize("state", [False, True])
+@pytest.mark.parametrize("moment", range(14))
 def test_a_run_killed_at_any_step_leaves_a_true_journal(
-    result: Path, moment: int, monkeypatch: pytest.MonkeyPatch
+    result: Path, moment: int, state: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Each system call that changes the folder may be the last one of a run."""
 
@@ -188,16 +241,21 @@ def test_a_run_killed_at_any_step_leaves_a_true_journal(
 
     with WorkFolder(result) as work:
         begin(work)
-        add(work, 0)
+        add(work, 0, state=state)
         with monkeypatch.context() as patch, pytest.raises(KilledError):
             patch.setattr(Path, "replace", may_be_killed(Path.replace))
+            patch.setattr(Path, "unlink", may_be_killed(Path.unlink))
             patch.setattr(os, "fsync", may_be_killed(os.fsync))
             while True:
-                add(work, len(work.journal.segments))
+                add(work, len(work.journal.segments), state=state)
     found = journals.load(work.path)
     assert found is not None
     assert found == intact(found, work.path)
     assert found.segments[0] == segment(0)
+    if state:
+        with WorkFolder(result) as work:
+            begin(work, work.previous(resume=True, overwrite=False))
+            assert int(work.state()["last"]) == len(work.journal.segments) - 1
 
 
 def test_resuming_with_another_setting_or_input_is_refused(result: Path) -> None:

@@ -29,6 +29,7 @@ class Window:
         self.seen: list[tuple[int, Tensor]] = []
         self.out = 0
         self.resets = 0
+        self.number = -1
 
     def push(self, frame: Tensor, index: int) -> list[tuple[int, Tensor]]:
         self.seen.append((index, frame))
@@ -41,11 +42,15 @@ class Window:
         self.seen, self.out = [], 0
         self.resets += 1
 
+    def state(self) -> dict[str, Tensor]:
+        return {"number": torch.tensor(self.number)}
+
     def _ready(self, until: int) -> list[tuple[int, Tensor]]:
         results = []
         for i in range(self.out, max(self.out, until)):
             window = self.seen[max(0, i - self.before) : i + self.after + 1]
             results.append((self.seen[i][0], torch.stack([f for _, f in window]).mean(0)))
+            self.number = self.seen[i][0]
             self.out = i + 1
         return results
 
@@ -117,6 +122,19 @@ def test_a_resumed_run_gives_the_same_frames(before: int, after: int) -> None:
         outcome = run(clip(begin), Window(before, after), rest, first=first, lead_in=before)
         assert values(rest) == values(whole)[first:]
         assert outcome.decoded == outcome.restored == 14 - first
+
+
+def test_each_frame_brings_the_state_after_it() -> None:
+    """The stream is frames ahead of a slow sink: what it keeps by then is another state."""
+
+    class Slow(Keep):
+        def write(self, frame: Restored) -> None:
+            time.sleep(0.005)
+            super().write(frame)
+
+    sink = Slow()
+    run(frames(12), Window(), sink, first=2)
+    assert [int(frame.state["number"]) for frame in sink.frames] == list(range(2, 12))
 
 
 def test_nothing_crosses_a_cut() -> None:

@@ -6,22 +6,25 @@ import errno
 import multiprocessing
 import os
 import signal
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
-from video.fakes import FRAMES, SEGMENT, FakeRestorer, at, fail, run_job, same_frames
+from video.fakes import FRAMES, SEGMENT, FakeRestorer, at, fail, run_job, same_frames, video_frames
 from video.films import make_film
 
 from restore.errors import OutputError
 from restore.video import encode, job, mux, restore_video
+from restore.video import journal as journals
 from restore.video.journal import load
 from restore.video.workfolder import WorkFolder
 
-WINDOWS = [{}, {"frames_before": 2, "frames_after": 1}, {"frames_after": 1}]
+WINDOWS = [{}, {"frames_before": 2, "frames_after": 1}, {"frames_after": 1}, {"recurrent": True}]
 
 
-@pytest.mark.parametrize("spec", WINDOWS, ids=["frame", "window", "ahead"])
+@pytest.mark.parametrize("spec", WINDOWS, ids=["frame", "window", "ahead", "recurrent"])
 def test_a_resumed_run_gives_the_frames_of_an_undisturbed_one(
     tmp_path: Path, spec: dict[str, Any]
 ) -> None:
@@ -44,13 +47,17 @@ def test_a_resumed_run_gives_the_frames_of_an_undisturbed_one(
     assert same_frames(result.path, whole.path)
 
 
-def _die(source: str, output: str, moment: str) -> None:
+def _die(source: str, output: str, moment: str, spec: dict[str, Any]) -> None:
     """Body of a process that is killed at some moment of its job."""
 
     def kill(*_: Any, **__: Any) -> None:
         os.kill(os.getpid(), signal.SIGKILL)
 
-    restorer = FakeRestorer(on_frame=at(12, kill) if moment == "network" else lambda index: None)
+    on_frame = at(12, kill) if moment == "network" else lambda index: None
+    restorer = FakeRestorer(on_frame=on_frame, **spec)
+    if moment == "segment":
+        save = journals.save  # the files are in their places, and the journal does not know it
+        journals.save = lambda folder, new: kill() if new.segments else save(folder, new)
     if moment == "join":
         times = iter(range(30))
         plain = mux._seconds
@@ -61,22 +68,31 @@ def _die(source: str, output: str, moment: str) -> None:
 
 
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="no SIGKILL here")
-def test_killed_three_times_and_resumed(tmp_path: Path, source: Path, undisturbed: Path) -> None:
+@pytest.mark.parametrize(
+    ("spec", "moments", "left"),
+    [({}, ["network", "join", "move"], 0), ({"recurrent": True}, ["segment", "network"], 14)],
+    ids=["frame", "recurrent"],
+)
+def test_killed_again_and_again_and_resumed(
+    tmp_path: Path, source: Path, spec: dict[str, Any], moments: list[str], left: int
+) -> None:
+    whole = run_job(source, FakeRestorer(**spec), output=str(tmp_path / "whole.mp4")).path
     output = tmp_path / "out.mp4"
-    for moment in ("network", "join", "move"):
+    for moment in moments:
         process = multiprocessing.get_context("spawn").Process(
-            target=_die, args=(str(source), str(output), moment)
+            target=_die, args=(str(source), str(output), moment, spec)
         )
         process.start()
         process.join()
         assert process.exitcode == -signal.SIGKILL
         assert output.exists() == (moment == "move")
-    restorer = FakeRestorer()
+    restorer = FakeRestorer(**spec)
     result = run_job(source, restorer, output=str(output), resume=True)
-    assert restorer.frames == 0
-    assert result.frames == result.resumed_frames == FRAMES
-    assert same_frames(output, undisturbed)
-    assert list(tmp_path.iterdir()) == [output]
+    # A kill among the frames may come before the segment ahead of it was recorded.
+    assert restorer.frames in ({0} if left == 0 else {left, left + SEGMENT})
+    assert (result.frames, result.resumed_frames) == (FRAMES, FRAMES - restorer.frames)
+    assert same_frames(output, whole)
+    assert {output, whole} == set(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("codec", ["h264", "ffv1"])
@@ -98,8 +114,10 @@ def test_a_run_killed_after_all_was_done_is_told_so(
         run_job(source, **settings)
 
 
-def interrupted(source: Path, output: Path, **settings: Any) -> None:
-    restorer = FakeRestorer(on_frame=at(12, fail(KeyboardInterrupt())))
+def interrupted(
+    source: Path, output: Path, spec: dict[str, Any] | None = None, **settings: Any
+) -> None:
+    restorer = FakeRestorer(on_frame=at(12, fail(KeyboardInterrupt())), **(spec or {}))
     with pytest.raises(KeyboardInterrupt):
         run_job(source, restorer, output=str(output), **settings)
 
@@ -118,6 +136,70 @@ def test_ctrl_c_leaves_work_to_resume(tmp_path: Path, source: Path, undisturbed:
     assert same_frames(output, undisturbed)
 
 
+RECURRENT = {"recurrent": True}
+
+
+def test_a_recurrent_run_goes_on_from_its_last_result(tmp_path: Path, source: Path) -> None:
+    """Without the state the frames after the seam would be others."""
+    whole = run_job(source, FakeRestorer(**RECURRENT), output=str(tmp_path / "whole.mp4")).path
+    alone = run_job(
+        source, FakeRestorer(**RECURRENT), output=str(tmp_path / "alone.mp4"), temporal=False
+    )
+    assert not same_frames(alone.path, whole)
+    output = tmp_path / "out.mp4"
+    interrupted(source, output, RECURRENT)
+    assert [path.name for path in WorkFolder(output).path.glob("*.state")] == ["000001.state"]
+    restorer = FakeRestorer(**RECURRENT)
+    assert run_job(source, restorer, output=str(output), resume=True).resumed_frames == 10
+    assert restorer.frames == FRAMES - 10
+    assert same_frames(output, whole)
+
+
+@pytest.mark.parametrize("lost", ["000001.state", "000000.nut"])
+def test_a_recurrent_run_whose_past_is_lost_starts_again(
+    tmp_path: Path, source: Path, lost: str
+) -> None:
+    whole = run_job(source, FakeRestorer(**RECURRENT), output=str(tmp_path / "whole.mp4")).path
+    output = tmp_path / "out.mp4"
+    interrupted(source, output, RECURRENT)
+    (WorkFolder(output).path / lost).write_bytes(b"damaged")
+    result = run_job(source, FakeRestorer(**RECURRENT), output=str(output), resume=True)
+    assert result.resumed_frames == 0
+    assert same_frames(output, whole)
+
+
+def test_a_run_from_before_there_were_states_has_other_settings(
+    tmp_path: Path, source: Path
+) -> None:
+    output = tmp_path / "out.mp4"
+    interrupted(source, output, RECURRENT)
+    folder = WorkFolder(output).path
+    journal = load(folder)
+    assert journal is not None
+    then = {key: value for key, value in journal.settings.items() if key != "temporal"}
+    journals.save(folder, replace(journal, settings=then, state=None))
+    with pytest.raises(OutputError, match="temporal was not set, is True"):
+        run_job(source, FakeRestorer(**RECURRENT), output=str(output), resume=True)
+
+
+def test_a_range_begins_without_a_past(tmp_path: Path, source: Path) -> None:
+    """What the first frame of a range shows is that of a picture."""
+    settings: dict[str, Any] = {"start": "0.4", "codec": "ffv1", "preset": None}
+    paths = [
+        run_job(
+            source,
+            FakeRestorer(**RECURRENT),
+            output=str(tmp_path / f"{temporal}.mkv"),
+            temporal=temporal,
+            **settings,
+        ).path
+        for temporal in (True, False)
+    ]
+    steady, alone = (video_frames(path) for path in paths)
+    assert np.array_equal(steady[0][1], alone[0][1])
+    assert not np.array_equal(steady[3][1], alone[3][1])
+
+
 def test_overwrite_starts_again(tmp_path: Path, source: Path) -> None:
     output = tmp_path / "out.mp4"
     interrupted(source, output)
@@ -131,6 +213,7 @@ def test_overwrite_starts_again(tmp_path: Path, source: Path) -> None:
         ({"segment": 6}, "segment was 5, is 6"),
         ({"scene_threshold": 0}, "scene threshold was 0.35, is 0"),
         ({"crf": 30}, "encoder options was"),
+        ({"restorer": FakeRestorer(recurrent=True)}, "temporal was False, is True"),
         ({"restorer": FakeRestorer(settings={"tile": 32})}, "tile was 64, is 32"),
     ],
     ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
