@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Literal, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
     import torch
+    from torch import nn
 
 DType = Literal["fp32", "bf16", "fp16"]
 ColorFix = Literal["none", "wavelet", "adain"]
@@ -29,6 +30,10 @@ class MethodSpec:
     """Output pixels per input pixel along each side."""
     overlap: int
     """Input pixels next to a tile that still change it: the radius of the receptive field."""
+    variants: tuple[str, ...] = ()
+    """Names of the same method for other scales; the one that fits the size asked for is run."""
+    options: tuple[str, ...] = ()
+    """Fields of `MethodOptions` that the method obeys; it is `Tunable` when there are any."""
     size_multiple: int = 1
     """Width and height given to `restore` are padded to a multiple of this."""
     min_size: int = 1
@@ -37,8 +42,15 @@ class MethodSpec:
     """Past frames that a call needs beside each frame it restores."""
     frames_after: int = 0
     """Future frames that a call needs beside each frame it restores."""
+    recurrent: bool = False
+    """In a clip it takes its own result of the frame before; it is then `Recurrent`, and sees no
+    other frames (`frames_before` and `frames_after` are 0)."""
     dtypes: tuple[DType, ...] = ("fp32",)
     """Number formats that give correct results; the first is the default on a GPU."""
+    cpu_dtype: DType = "fp32"
+    """Default on a CPU that computes in it natively; other CPUs compute in fp32."""
+    exportable: bool = False
+    """Its network is one graph of tensors, for ONNX and other runtimes; it is then `Exportable`."""
     bytes_per_pixel: int = 4096
     """Peak working memory of `restore` in bytes per input pixel, in fp32."""
     color_fix: ColorFix = "none"
@@ -47,6 +59,74 @@ class MethodSpec:
     """Licence of the weights; a non-commercial one is said each time they are used."""
     source: str = ""
     """Paper or repository that the method comes from."""
+
+    def __post_init__(self) -> None:
+        if self.recurrent and (self.frames_before or self.frames_after):
+            raise ValueError(
+                f"method '{self.name}' declares a window of frames and to be recurrent; the engine "
+                "knows one or the other: set recurrent, or frames_before and frames_after"
+            )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class MethodOptions:
+    """What a user can ask of a method beyond its weights; None = the method's own choice."""
+
+    fidelity: float | None = None
+    """1 = as near to the input's pixels as can be, 0 = as realistic as can be."""
+    denoise: float | None = None
+    """1 = noise is removed, 0 = it is left."""
+
+
+@runtime_checkable
+class Tunable(Protocol):
+    """A method with options."""
+
+    def tune(self, *, fidelity: float = ..., denoise: float = ...) -> None:
+        """Obey the options that `MethodSpec.options` names.
+
+        Raises:
+            OptionError: a value is outside what is allowed, or the weights do not allow it.
+        """
+        ...
+
+
+@runtime_checkable
+class Recurrent(Protocol):
+    """A method that in a clip goes on from its own result of the frame before."""
+
+    def restore_next(
+        self,
+        frames: torch.Tensor,
+        previous: torch.Tensor,
+        trust: torch.Tensor,
+        *,
+        generator: torch.Generator,
+    ) -> torch.Tensor:
+        """Restore one tile of a frame that another one came before.
+
+        Args:
+            frames: RGB `(B, 1, C, H, W)` in [0, 1], as `Method.restore` gets them.
+            previous: what the method made of the frame before, moved to this frame along the
+                motion, `(B, C, scale * H, scale * W)` in about [0, 1], float32.
+            trust: how far `previous` can be relied on, `(B, 1, H, W)` in [0, 1]; where it is 0
+                the result is that of `Method.restore`.
+            generator: every random draw comes from it.
+
+        Returns:
+            RGB `(B, 1, C, scale * H, scale * W)` in [0, 1].
+        """
+        ...
+
+
+@runtime_checkable
+class Exportable(Protocol):
+    """A method whose work is done by one module of tensors, which can be exported or exchanged."""
+
+    net: nn.Module
+    """Called with frames, RGB `(B, 3, H, W)` in [0, 1], float32, sizes a multiple of
+    `MethodSpec.size_multiple`, gives `(B, 3, scale * H, scale * W)`, not yet held to [0, 1]. In a
+    recurrent method it also takes `previous` and `trust` as `Recurrent.restore_next` has them."""
 
 
 @runtime_checkable
@@ -81,8 +161,9 @@ class Method(Protocol):
         """Restore one tile of a clip.
 
         Args:
-            frames: RGB `(B, T, C, H, W)` in [0, 1], on the method's device, T equal to
-                `frames_before + 1 + frames_after`.
+            frames: RGB `(B, T, C, H, W)` in [0, 1], float32 on the method's device, T equal to
+                `frames_before + 1 + frames_after`. The number format of the network is the
+                method's own affair.
             generator: every random draw comes from it.
 
         Returns:

@@ -13,6 +13,9 @@ if TYPE_CHECKING:
 
 METHODS: dict[str, str] = {
     "compact": "restore.models.compact:Compact",
+    "compact-x2": "restore.models.compact:CompactX2",
+    "compact-fast": "restore.models.compact:CompactFast",
+    "compact-fast-x2": "restore.models.compact:CompactFastX2",
 }
 
 DEFAULT_METHOD = "compact"
@@ -35,3 +38,17 @@ def method_class(name: str) -> type[Method]:
         ) from None
     module, _, attribute = path.partition(":")
     return cast("type[Method]", getattr(importlib.import_module(module), attribute))
+
+
+def variant_for(name: str, scale: float) -> str:
+    """The variant of a method whose own scale is the least that reaches `scale`, or its largest.
+
+    Raises:
+        OptionError: no method has that name.
+    """
+    spec = method_class(name).spec
+    scales = {name: spec.scale, **{v: method_class(v).spec.scale for v in spec.variants}}
+    enough = [variant for variant in scales if scales[variant] >= scale]
+    if enough:
+        return min(enough, key=lambda variant: scales[variant])
+    return max(scales, key=lambda variant: scales[variant])

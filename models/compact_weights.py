@@ -1,0 +1,146 @@
+"""Weight files of `compact`: one shape, and one or more sets of weights to move between.
+
+Tensors are named SET.PARAMETER; the shape is in the text beside them. All sets come from one
+training run's weights and stay close enough that what lies between two of them works as well
+(Wang et al., "Deep Network Interpolation for Continuous Imagery Effect Transition", CVPR 2019).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor
+
+from restore.errors import OptionError, WeightsError
+from restore.models.compact_net import CompactConfig
+from restore.weights import open_weights, save_weights
+
+FORMAT = "restore.compact.v2"
+
+SetName = Literal["faithful", "realistic", "noisy"]
+"""faithful: trained for pixels; realistic: trained adversarially; noisy: leaves noise alone."""
+SETS: tuple[SetName, ...] = get_args(SetName)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class CompactFile:
+    """What a weight file holds."""
+
+    config: CompactConfig
+    """Shape of the network."""
+    sets: Mapping[SetName, Mapping[str, Tensor]]
+    """Weights by the name of their set; `faithful` is always there."""
+
+
+def write_compact(
+    path: Path,
+    config: CompactConfig,
+    sets: Mapping[SetName, Mapping[str, Tensor]],
+    metadata: Mapping[str, str] | None = None,
+) -> None:
+    """Write a weight file in fp16, whole or not at all.
+
+    Args:
+        path: file to write.
+        config: shape of the network.
+        sets: state dicts by name; `faithful` must be among them.
+        metadata: more text to keep, such as the recipe's name.
+    """
+    if "faithful" not in sets:
+        raise ValueError("a weight file needs the set 'faithful'")
+    text = {"format": FORMAT, **(metadata or {}), **{k: str(v) for k, v in asdict(config).items()}}
+    state = {
+        f"{name}.{key}": value.to(torch.float16)
+        for name, weights in sets.items()
+        for key, value in weights.items()
+    }
+    save_weights(path, state, text)
+
+
+def read_compact(path: Path) -> CompactFile:
+    """Read a weight file that `restore train` wrote.
+
+    Returns:
+        The shape, and the sets as float32.
+
+    Raises:
+        WeightsError: the file is missing, damaged, unsafe, or of another model.
+    """
+    state, metadata = open_weights(path)
+    if "format" not in metadata:
+        metadata = {"format": f"keys such as '{next(iter(state), 'none')}'"}
+    config = read_config(path, metadata)
+    sets: dict[SetName, dict[str, Tensor]] = {}
+    for key, value in state.items():
+        name, _, parameter = key.partition(".")
+        if name not in SETS:
+            raise WeightsError(
+                f"{path} holds a weight set '{name}'; this version knows {', '.join(SETS)}: "
+                "update restore, or write the file again with 'restore train'"
+            )
+        sets.setdefault(name, {})[parameter] = value.float()
+    if "faithful" not in sets:
+        raise WeightsError(
+            f"{path} holds no weight set 'faithful'; write it again with 'restore train' or leave "
+            "--weights out"
+        )
+    return CompactFile(config=config, sets=sets)
+
+
+def read_config(path: Path, metadata: Mapping[str, str]) -> CompactConfig:
+    """Shape of the network from the text stored in its weight file.
+
+    Raises:
+        WeightsError: the text is of another model, or incomplete.
+    """
+    if metadata.get("format") != FORMAT:
+        found = metadata.get("format", "no format is named")
+        raise WeightsError(
+            f"{path} holds weights of another model ({found}); 'compact' needs a file with "
+            f"format '{FORMAT}' as 'restore train' writes it: choose the model with -n or "
+            "leave --weights out"
+        )
+    try:
+        return CompactConfig(**{f.name: int(metadata[f.name]) for f in fields(CompactConfig)})
+    except (KeyError, ValueError, OptionError) as error:
+        raise WeightsError(
+            f"{path} does not say the shape of its network ({error}); write it again with "
+            "'restore train' or leave --weights out"
+        ) from error
+
+
+def interpolate(file: CompactFile, *, fidelity: float, denoise: float) -> dict[str, Tensor]:
+    """One set of weights between those of a file.
+
+    w = faithful + (1 - fidelity) (realistic - faithful) + (1 - denoise) (noisy - faithful).
+
+    Args:
+        file: the sets.
+        fidelity: 1 = as near to the pixels as can be, 0 = as realistic as can be.
+        denoise: 1 = noise is removed, 0 = it is left.
+
+    Raises:
+        OptionError: a value is outside 0 to 1, or the file lacks the set that it needs.
+    """
+    result = {key: value.clone() for key, value in file.sets["faithful"].items()}
+    asked: tuple[tuple[str, float, SetName], ...] = (
+        ("fidelity", fidelity, "realistic"),
+        ("denoise", denoise, "noisy"),
+    )
+    for option, value, name in asked:
+        if not 0 <= value <= 1:
+            raise OptionError(f"{option} {value:g} is not possible; give 0 to 1")
+        if value == 1:
+            continue
+        if name not in file.sets:
+            raise OptionError(
+                f"--{option} {value:g} needs weights trained for it, and this file has none "
+                f"(sets: {', '.join(file.sets)}); leave --{option} out or give 1"
+            )
+        for key, other in file.sets[name].items():
+            result[key] += (1 - value) * (other - file.sets["faithful"][key])
+    return result
