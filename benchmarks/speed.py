@@ -2,7 +2,8 @@
 
 A picture: median time of `restorer.restore` after warm-up. A clip: wall time of
 `restore.restore_video`, beside the time inside the network while decoder and encoder work on the
-same cores, and beside what as many frames of that size take when nothing else runs.
+same cores, and beside what as many frames of that size take when nothing else runs; in both, the
+motion from frame to frame is counted to the network. Each method is run in each of `--run`.
 """
 
 from __future__ import annotations
@@ -24,9 +25,12 @@ from odd_clips import RATE, Clip, write
 
 import restore
 from restore.errors import RestoreError
+from restore.runtimes.calibration import make_picture
+from restore.streaming import FrameStream
 
 EXAMPLES = (
     "python benchmarks/speed.py --threads 2",
+    "python benchmarks/speed.py --model compact compact-fast --run torch:fp32 torch:bf16 onnx",
     "python benchmarks/speed.py --clip ../shared/data/video/bottle-detection.mp4 --seconds 1",
     "python benchmarks/speed.py --size 256 --repeats 20 --no-clip",
 )
@@ -46,14 +50,14 @@ def time_picture(
     return wall[warm_up:], processor[warm_up:]
 
 
-def picture_row(options: argparse.Namespace, settings: dict[str, Any]) -> list[str]:
+def picture_row(restorer: Any, options: argparse.Namespace) -> list[str]:
     """Measure a picture."""
-    restorer = restore.load(**settings)
     taken, processor = time_picture(
         restorer, size=options.size, warm_up=options.warm_up, repeats=options.repeats
     )
     large = options.size * restorer.spec.scale
     return [
+        *named(restorer),
         f"{options.size}x{options.size} -> {large}x{large}",
         str(len(taken)),
         f"{statistics.median(taken):.3f} s",
@@ -63,9 +67,15 @@ def picture_row(options: argparse.Namespace, settings: dict[str, Any]) -> list[s
     ]
 
 
-def clip_row(source: Path, options: argparse.Namespace, settings: dict[str, Any]) -> list[str]:
+def named(restorer: Any) -> list[str]:
+    """What was measured: the method, and how it was run."""
+    settings = restorer.settings()
+    return [str(settings["model"]), f"{settings['runtime']} {settings['dtype']}"]
+
+
+def clip_row(restorer: Any, source: Path, options: argparse.Namespace) -> list[str]:
     """Measure a clip."""
-    restorer = restore.load(**settings)
+    time_frame(restorer, width=32, height=32)  # graphs that are made once are made now
     with tempfile.TemporaryDirectory() as folder:
         target = Path(folder) / f"result{source.suffix}"
         start = time.perf_counter()
@@ -77,6 +87,7 @@ def clip_row(source: Path, options: argparse.Namespace, settings: dict[str, Any]
         restorer, width=result.width // scale, height=result.height // scale
     )
     return [
+        *named(restorer),
         source.name,
         str(result.frames),
         f"{total:.2f} s",
@@ -89,14 +100,16 @@ def clip_row(source: Path, options: argparse.Namespace, settings: dict[str, Any]
 
 
 def time_frame(restorer: Any, *, width: int, height: int, repeats: int = 5) -> float:
-    """Median seconds of one frame, the first not counted."""
-    frames = torch.rand(1, 1, 3, height, width)
+    """Median seconds of one frame of a moving clip, the first two not counted."""
+    side = max(width, height)
+    scene = make_picture(torch.Generator().manual_seed(0), side=side)[0, :, :height, :width]
+    stream = FrameStream(restorer)
     taken = []
-    for _ in range(1 + repeats):
+    for index in range(2 + repeats):
         start = time.perf_counter()
-        restorer.restore_frames(frames)
+        stream.push(scene.roll(index, -1), index)
         taken.append(time.perf_counter() - start)
-    return statistics.median(taken[1:])
+    return statistics.median(taken[2:])
 
 
 def load() -> str:
@@ -118,10 +131,16 @@ def arguments() -> argparse.Namespace:
     """The command line."""
     take = parser(__doc__, examples=EXAMPLES)
     take.add_argument("--threads", type=int, help="threads of PyTorch (default: its own choice)")
-    take.add_argument("--model", default="compact", help="method (default compact)")
+    take.add_argument("--model", nargs="+", default=["compact"], help="methods (default compact)")
+    take.add_argument(
+        "--run",
+        nargs="+",
+        default=["torch"],
+        metavar="RUNTIME[:DTYPE]",
+        help="such as torch, torch:fp32, onnx:int8 (default torch)",
+    )
     take.add_argument("--weights", help="weight file instead of the model's own")
     take.add_argument("--device", default="cpu", help="cpu, cuda, mps (default cpu)")
-    take.add_argument("--dtype", default="auto", help="auto, fp32, bf16, fp16 (default auto)")
     take.add_argument("--size", type=int, default=128, help="side of the picture (default 128)")
     take.add_argument("--warm-up", type=int, default=3, help="runs not counted (default 3)")
     take.add_argument("--repeats", type=int, default=10, help="runs counted (default 10)")
@@ -140,24 +159,29 @@ def run(options: argparse.Namespace) -> None:
     """Measure and print."""
     if options.threads is not None:
         torch.set_num_threads(options.threads)
-    settings: dict[str, Any] = {
-        "model": options.model,
-        "weights": options.weights,
-        "device": options.device,
-        "dtype": options.dtype,
-    }
     print(machine())
-    print(f"{options.model} on {options.device}, {torch.get_num_threads()} threads; {load()}\n")
-    header = ("picture", "runs", "median", "fastest", "slowest", "processor time")
-    print(table(header, [picture_row(options, settings)]))
+    print(f"{options.device}, {torch.get_num_threads()} threads; {load()}\n")
+    restorers = [
+        restore.load(
+            model,
+            weights=options.weights,
+            device=options.device,
+            runtime=name.partition(":")[0],
+            dtype=name.partition(":")[2] or "auto",
+        )
+        for model in options.model
+        for name in options.run
+    ]
+    header = ("model", "run", "picture", "runs", "median", "fastest", "slowest", "processor time")
+    print(table(header, [picture_row(restorer, options) for restorer in restorers]))
     if options.no_clip:
         return
     with tempfile.TemporaryDirectory() as folder:
         clips = options.clip or [own_clip(Path(folder))]
-        rows = [clip_row(path, options, settings) for path in clips]
+        rows = [clip_row(restorer, clip, options) for clip in clips for restorer in restorers]
     print()
-    names = ("clip", "frames", "total", "network", "alone", "total / network", "total / alone")
-    print(table((*names, "fps"), rows))
+    names = ("model", "run", "clip", "frames", "total", "network", "alone")
+    print(table((*names, "total / network", "total / alone", "fps"), rows))
 
 
 def main() -> int:

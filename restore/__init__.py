@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from restore.engine import Restorer as Restorer
     from restore.engine import load as load
+    from restore.export import export_onnx as export_onnx
     from restore.image.job import restore_images as restore_images
     from restore.video import restore_video as restore_video
 
@@ -21,12 +22,13 @@ __version__ = "0.1.0"
 
 _LAZY = {
     "Restorer": "restore.engine",
+    "export_onnx": "restore.export",
     "load": "restore.engine",
     "restore_images": "restore.image.job",
     "restore_video": "restore.video",
 }
 
-__all__ = ["Restorer", "__version__", "load", "restore_images", "restore_video"]
+__all__ = ["Restorer", "__version__", "export_onnx", "load", "restore_images", "restore_video"]
 
 
 def __getattr__(name: str) -> Any:

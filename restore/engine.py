@@ -7,18 +7,19 @@ that remain are halved, and those that are done are kept. A tile with a NaN is r
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import logging
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar, cast
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from restore.arrays import to_frames
 from restore.color import fix_colors
 from restore.config import EngineConfig
+from restore.devices import DTYPES, choose_device, choose_dtype
 from restore.errors import OptionError, RestoreError
 from restore.memory import (
     CPU_TILE,
@@ -28,23 +29,25 @@ from restore.memory import (
     free_memory,
     is_out_of_memory,
 )
-from restore.method import ColorFix, Method, MethodSpec
+from restore.method import ColorFix, Method, MethodOptions, MethodSpec, Recurrent, Tunable
 from restore.planes import TileProgress, restore_planes
-from restore.registry import method_class
+from restore.registry import method_class, variant_for
 from restore.resampling import Axis, resample
 from restore.tiling import FADE, Tile, add_tile, plan_tiles
 from restore.weights import packaged_weights, sha256
+from restore.windows import Window
 
 log = logging.getLogger("restore.engine")
 
-DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+SomeConfig = TypeVar("SomeConfig", bound=EngineConfig)
 
 
-def load(model: str | None = None, **settings: Any) -> Restorer:
+def load(model: str | None = None, *, scale: float | None = None, **settings: Any) -> Restorer:
     """Load a method.
 
     Args:
         model: name in the registry; default `compact`, which ships in the package.
+        scale: factor that results will have; the variant of the method that fits it is loaded.
         settings: fields of `EngineConfig`, such as `device="cpu"`, `tile=256`, `seed=1`.
 
     Raises:
@@ -59,7 +62,8 @@ def load(model: str | None = None, **settings: Any) -> Restorer:
             f"unknown setting '{unknown[0]}'; "
             f"allowed: {', '.join(sorted(EngineConfig.__dataclass_fields__))}"
         )
-    return Restorer(EngineConfig(**settings))
+    config = EngineConfig(**settings)
+    return Restorer(config if scale is None else fitting(config, scale))
 
 
 class Restorer:
@@ -76,12 +80,17 @@ class Restorer:
     def __init__(self, config: EngineConfig) -> None:
         self.config = config
         kind = method_class(config.model)
-        self.device = choose_device(config.device)
+        self.device = choose_device(config.device, runtime=config.runtime)
         name = choose_dtype(config, kind.spec, self.device)
         self.dtype = DTYPES[name]
         path = packaged_weights(config.model) if config.weights is None else Path(config.weights)
         self.method: Method = kind.load(path, device=self.device, dtype=self.dtype)
         self.spec: MethodSpec = self.method.spec
+        tune(self.method, config)
+        if config.runtime == "onnx":
+            from restore.runtimes.onnx_runtime import use_onnx_runtime
+
+            use_onnx_runtime(self.method, precision="int8" if name == "int8" else "fp32")
         self.weights_hash = sha256(path)
         self._dtype_name = name
         self._tile: int | None = config.tile or None
@@ -111,16 +120,19 @@ class Restorer:
             "weights_hash": self.weights_hash,
             "device": str(self.device),
             "dtype": self._dtype_name,
+            "runtime": self.config.runtime,
             "tile": self.tile,
             "tile_overlap": self._overlap,
             "seed": self.config.seed,
             "color_fix": self._color_fix,
+            "fidelity": self.config.fidelity,
+            "denoise": self.config.denoise,
         }
 
     def restore(
         self, image: Any, *, scale: float | None = None, size: tuple[int, int] | None = None
     ) -> Any:
-        """Restore a picture.
+        """Restore a picture; of several frames, each by itself (`FrameStream` restores clips).
 
         Args:
             image: a PIL picture; a NumPy array `(H, W)`, `(H, W, 1)`, `(H, W, 3)` or
@@ -153,6 +165,8 @@ class Restorer:
         *,
         size: tuple[int, int] | None = None,
         index: int = 0,
+        previous: Tensor | None = None,
+        trust: Tensor | None = None,
         progress: TileProgress | None = None,
     ) -> Tensor:
         """Restore the middle frame of a window.
@@ -161,53 +175,52 @@ class Restorer:
             frames: RGB `(B, T, 3, H, W)` in [0, 1], T = `frames_before + 1 + frames_after`.
             size: width and height of the result; None = the method's scale.
             index: number of the frame in its clip; with the seed it fixes the random draws.
+            previous: for a recurrent method: the result of the frame before at the method's scale,
+                moved to this frame, `(B, 3, s H, s W)`; `restore.flow.follow` makes it.
+            trust: how far that can be relied on, `(B, 1, H, W)` in [0, 1].
             progress: called with the tiles done and all tiles.
 
         Returns:
             Float32 RGB `(B, 1, 3, h, w)` in [0, 1] on the CPU.
 
         Raises:
+            OptionError: there is a previous result, but the method is not recurrent.
             RestoreError: memory does not suffice for the smallest tile, or the network gives
                 NaN even in fp32.
         """
+        if previous is not None and not self.spec.recurrent:
+            raise OptionError(
+                f"model '{self.spec.name}' carries nothing from frame to frame; "
+                "leave previous and trust out"
+            )
         height, width = frames.shape[-2:]
         native = (width * self.spec.scale, height * self.spec.scale)
         final = native if size is None else size
         rows = Axis(source=native[1], target=final[1])
         columns = Axis(source=native[0], target=final[0])
-        result = self._run_tiles(self._pad(frames), index, progress, rows, columns)
+        window = Window(
+            frames=frames, index=index, scale=self.spec.scale, previous=previous, trust=trust
+        )
+        window = window.padded(smallest=self.spec.min_size, multiple=self.spec.size_multiple)
+        result = self._run_tiles(window, rows, columns, progress=progress)
         if self._color_fix != "none":
             source = frames[:, self.spec.frames_before]
             result = fix_colors(result[:, 0], source, self._color_fix)[:, None]
         return result
 
-    def _pad(self, frames: Tensor) -> Tensor:
-        """Repeat the border up to the smallest size and the multiple that the method wants."""
-        height, width = frames.shape[-2:]
-        smallest, multiple = self.spec.min_size, self.spec.size_multiple
-        down = -(-max(height, smallest) // multiple) * multiple - height
-        right = -(-max(width, smallest) // multiple) * multiple - width
-        if not down and not right:
-            return frames
-        flat = F.pad(frames.flatten(0, 1), (0, right, 0, down), mode="replicate")
-        return flat.reshape(*frames.shape[:3], *flat.shape[-2:])
-
     def _run_tiles(
-        self,
-        frames: Tensor,
-        index: int,
-        progress: TileProgress | None,
-        rows: Axis,
-        columns: Axis,
+        self, window: Window, rows: Axis, columns: Axis, *, progress: TileProgress | None
     ) -> Tensor:
-        height, width = frames.shape[-2:]
-        waiting = plan_tiles(height, width, self.tile)
+        batch, _, _, height, width = window.frames.shape
+        # A picture no larger than a tile in area takes no more memory as a whole than one tile.
+        side = max(height, width) if height * width <= self.tile**2 else self.tile
+        waiting = plan_tiles(height, width, side)
         if len(waiting) == 1:
-            result = self._whole(frames, waiting[0], index, rows, columns)
+            result = self._whole(window, waiting[0], rows, columns)
             if result is not None:
                 return result
         scale, multiple = self.spec.scale, self.spec.size_multiple
-        canvas = torch.zeros(len(frames), 1, 3, rows.target, columns.target)
+        canvas = torch.zeros(batch, 1, 3, rows.target, columns.target)
         done = 0
         while waiting:
             tile = waiting.pop(0)
@@ -217,12 +230,14 @@ class Restorer:
             top, bottom = tile.rows.window(self._context(rows), height, multiple=multiple)
             left, right = tile.columns.window(self._context(columns), width, multiple=multiple)
             try:
-                result = self._run_tile(frames[..., top:bottom, left:right], index, tile)
+                result = self._run_tile(window.part((top, bottom), (left, right)), tile)
             except (RuntimeError, MemoryError) as error:
                 self._halve_tile(error)
                 waiting.insert(0, tile)
                 continue
             origin = (top * scale, left * scale)
+            # Without what was padded, which must not be mixed in where the result is resampled.
+            result = result[..., : rows.source - origin[0], : columns.source - origin[1]]
             add_tile(canvas, result, tile, origin=origin, scale=scale, rows=rows, columns=columns)
             done += 1
             if progress is not None:
@@ -235,12 +250,10 @@ class Restorer:
             return self._overlap
         return self._overlap + -(-axis.support // self.spec.scale)
 
-    def _whole(
-        self, frames: Tensor, tile: Tile, index: int, rows: Axis, columns: Axis
-    ) -> Tensor | None:
+    def _whole(self, window: Window, tile: Tile, rows: Axis, columns: Axis) -> Tensor | None:
         """The result when one tile is the whole picture; None when memory ran out."""
         try:
-            result = self._run_tile(frames, index, tile)
+            result = self._run_tile(window, tile)
         except (RuntimeError, MemoryError) as error:
             self._halve_tile(error, longest=tile.longest)
             return None
@@ -264,13 +277,13 @@ class Restorer:
             torch.cuda.empty_cache()
         log.warning("out of memory on %s: tiles are halved to %d", self.device, self._tile)
 
-    def _run_tile(self, window: Tensor, index: int, tile: Tile) -> Tensor:
+    def _run_tile(self, window: Window, tile: Tile) -> Tensor:
         """One call of the method, on the device and back; again in fp32 where it gives NaN."""
-        result = self._call(window, self.dtype, index, tile)
+        result = self._call(window, tile)
         if self.dtype != torch.float32 and not bool(torch.isfinite(result).all()):
             log.warning("NaN in %s: the tile is run again in fp32", self._dtype_name)
             with self._in_fp32():
-                result = self._call(window, torch.float32, index, tile)
+                result = self._call(window, tile)
         if not bool(torch.isfinite(result).all()):
             raise RestoreError(
                 f"the network gave NaN in fp32 on {self.device}; the weights are damaged or the "
@@ -278,9 +291,15 @@ class Restorer:
             )
         return result
 
-    def _call(self, window: Tensor, dtype: torch.dtype, index: int, tile: Tile) -> Tensor:
-        generator = tile_generator(self.config.seed, index, tile, self.device)
-        result = self.method.restore(window.to(self.device, dtype), generator=generator)
+    def _call(self, window: Window, tile: Tile) -> Tensor:
+        generator = tile_generator(self.config.seed, window.index, tile, self.device)
+        window = window.on(self.device)
+        if window.previous is None or window.trust is None:
+            result = self.method.restore(window.frames, generator=generator)
+        else:
+            result = cast(Recurrent, self.method).restore_next(
+                window.frames, window.previous, window.trust, generator=generator
+            )
         return result.to("cpu", torch.float32)
 
     @contextlib.contextmanager
@@ -290,6 +309,36 @@ class Restorer:
             yield
         finally:
             self.method = self.method.to(self.device, self.dtype)
+
+
+def fitting(config: SomeConfig, scale: float) -> SomeConfig:
+    """`config` with the variant of its method that fits a scale; as it is when it names weights.
+
+    Raises:
+        OptionError: there is no such method.
+    """
+    if config.weights is not None:
+        return config
+    return dataclasses.replace(config, model=variant_for(config.model, scale))
+
+
+def tune(method: Method, config: EngineConfig) -> None:
+    """Hand the options that the user gave to a method.
+
+    Raises:
+        OptionError: the method has no such option.
+    """
+    names = [field.name for field in dataclasses.fields(MethodOptions)]
+    given = {name: value for name in names if (value := getattr(config, name)) is not None}
+    for name in given:
+        if name not in method.spec.options:
+            can = ", ".join(f"--{option}" for option in method.spec.options) or "none"
+            raise OptionError(
+                f"model '{method.spec.name}' has no --{name}; its options: {can}; leave --{name} "
+                "out or choose another model with -n"
+            )
+    if given:
+        cast(Tunable, method).tune(**given)
 
 
 def describe(config: EngineConfig) -> MethodSpec:
@@ -312,46 +361,3 @@ def tile_generator(seed: int, index: int, tile: Tile, device: torch.device) -> t
     where = hash((seed, index, tile.rows.start, tile.columns.start))
     kind = device if device.type == "cuda" else torch.device("cpu")
     return torch.Generator(kind).manual_seed(where % 2**63)
-
-
-def choose_device(name: str) -> torch.device:
-    """The device called `name`; `auto` is the first GPU, or the CPU where there is none.
-
-    Raises:
-        OptionError: there is no such device here.
-    """
-    have = available_devices()
-    if name == "auto":
-        return torch.device(have[0])
-    asked = (
-        "cuda:0" if name == "cuda" or name == "0" else f"cuda:{name}" if name.isdigit() else name
-    )
-    if asked not in have:
-        raise OptionError(
-            f"device '{name}' is not here; devices of this machine: {', '.join(have)}; "
-            "run 'restore doctor' to see why a GPU is missing"
-        )
-    return torch.device(asked)
-
-
-def available_devices() -> list[str]:
-    """Names of the devices of this machine, the best first, the CPU last."""
-    devices = [f"cuda:{i}" for i in range(torch.cuda.device_count())]
-    if torch.backends.mps.is_available():
-        devices.append("mps")
-    return [*devices, "cpu"]
-
-
-def choose_dtype(config: EngineConfig, spec: MethodSpec, device: torch.device) -> str:
-    """Name of the number format: fp32 on a CPU, the method's first on a GPU, or the user's.
-
-    Raises:
-        OptionError: the method does not give correct results in it.
-    """
-    if config.dtype == "auto":
-        return "fp32" if device.type == "cpu" and "fp32" in spec.dtypes else spec.dtypes[0]
-    if config.dtype not in spec.dtypes:
-        raise OptionError(
-            f"model '{spec.name}' does not run in {config.dtype}; allowed: {', '.join(spec.dtypes)}"
-        )
-    return config.dtype

@@ -10,8 +10,9 @@ from PIL import Image
 
 import restore
 from restore.config import EngineConfig
-from restore.engine import available_devices, choose_device
+from restore.devices import available_devices, choose_device
 from restore.errors import OptionError, RestoreError, WeightsError
+from restore.method import MethodSpec
 
 STEP = 1 / 255  # what the issue allows between a tiled and an untiled result
 
@@ -26,6 +27,68 @@ def test_tiled_equals_untiled(
     tiled = fake_restorer(monkeypatch, tmp_path, tile=tile).restore_frames(frames)
     # The overlap holds the receptive field, so only rounding differs.
     torch.testing.assert_close(tiled, whole, atol=1e-5, rtol=0)
+
+
+def carried(frames: torch.Tensor) -> dict[str, torch.Tensor]:
+    """A previous result and a trust for frames that are enlarged x2."""
+    batch, _, _, height, width = frames.shape
+    previous = torch.rand(batch, 3, 2 * height, 2 * width)
+    return {"previous": previous, "trust": torch.rand(batch, 1, height, width)}
+
+
+@pytest.mark.parametrize("size", [(50, 70), (33, 200)])
+@pytest.mark.parametrize("final", [None, (90, 61)])
+def test_tiled_equals_untiled_with_a_previous_result(
+    size: tuple[int, int],
+    final: tuple[int, int] | None,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    spec = {"recurrent": True, "size_multiple": 4}
+    frames = torch.rand(2, 1, 3, *size)
+    past = carried(frames)
+
+    def run(tile: int, **past: torch.Tensor) -> torch.Tensor:
+        restorer = fake_restorer(monkeypatch, tmp_path, spec=spec, tile=tile)
+        return restorer.restore_frames(frames, size=final, **past)
+
+    whole = run(512, **past)
+    torch.testing.assert_close(run(32, **past), whole, atol=1e-5, rtol=0)
+    assert float((whole - run(512)).abs().max()) > 0.1
+
+
+def test_out_of_memory_cuts_the_previous_result_as_the_frame(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    frames = torch.rand(1, 1, 3, 96, 160)
+    past = carried(frames)
+    spec = {"recurrent": True}
+    whole = fake_restorer(monkeypatch, tmp_path, spec=spec, tile=512).restore_frames(frames, **past)
+    restorer = fake_restorer(monkeypatch, tmp_path, spec=spec, tile=128)
+    restorer.method.memory_limit = 60 * 60  # type: ignore[attr-defined]
+    result = restorer.restore_frames(frames, **past)
+    torch.testing.assert_close(result, whole, atol=1e-5, rtol=0)
+    assert restorer.tile < 128
+
+
+def test_a_previous_result_that_has_no_use_is_refused(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    frames = torch.rand(1, 1, 3, 16, 16)
+    past = carried(frames)
+    with pytest.raises(OptionError, match="carries nothing from frame to frame") as caught:
+        fake_restorer(monkeypatch, tmp_path).restore_frames(frames, **past)
+    assert "\n" not in str(caught.value)
+    restorer = fake_restorer(monkeypatch, tmp_path, spec={"recurrent": True})
+    with pytest.raises(ValueError, match="belong together"):
+        restorer.restore_frames(frames, previous=past["previous"])
+    with pytest.raises(ValueError, match="shape"):
+        restorer.restore_frames(frames, previous=frames[:, 0], trust=past["trust"])
+
+
+def test_a_method_has_a_window_or_a_past() -> None:
+    with pytest.raises(ValueError, match="one or the other"):
+        MethodSpec(name="both", summary="", scale=2, overlap=0, recurrent=True, frames_before=1)
 
 
 def test_tiles_without_context_do_differ(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -8,14 +8,16 @@ import torch
 
 import restore
 from restore.errors import WeightsError
-from restore.models.compact import FORMAT, CompactConfig, CompactNet
+from restore.models.compact_net import CompactConfig, CompactNet
+from restore.models.compact_weights import FORMAT
 from restore.weights import open_weights, packaged_weights, save_weights, sha256
 
-METADATA = {"format": FORMAT, "scale": "2", "width": "8", "blocks": "1"}
+SHAPE = CompactConfig(scale=2, width=8, outer=1, deep=8, inner=1)
+METADATA = {"format": FORMAT, "scale": "2", "width": "8", "outer": "1", "deep": "8", "inner": "1"}
 
 
 def small_state() -> dict[str, torch.Tensor]:
-    return CompactNet(CompactConfig(scale=2, width=8, blocks=1)).state_dict()
+    return {f"faithful.{k}": v for k, v in CompactNet(SHAPE).state_dict().items()}
 
 
 class RunsCode:
@@ -92,6 +94,9 @@ def test_missing_and_folders_are_named(tmp_path: Path) -> None:
         (None, {**METADATA, "format": "restore.other.v1"}, "another model.*restore.other.v1"),
         (None, {**METADATA, "width": "16"}, "does not fit"),
         (None, {**METADATA, "width": "many"}, "does not say the shape"),
+        (None, {**METADATA, "scale": "0"}, "does not say the shape"),
+        ({"other.w": torch.zeros(1)}, METADATA, "weight set 'other'"),
+        ({"noisy.w": torch.zeros(1)}, METADATA, "no weight set 'faithful'"),
     ],
 )
 def test_weights_of_another_model_are_refused(

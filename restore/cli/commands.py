@@ -19,6 +19,7 @@ from restore.cli.options import (
     HelpfulCommand,
     HelpfulGroup,
     Session,
+    complete_model,
     input_option,
     make_config,
     make_options,
@@ -26,11 +27,13 @@ from restore.cli.options import (
 )
 from restore.cli.progress import Meter
 from restore.cli.report import ImageLines, TrainLines, VideoLines
-from restore.config import ImageConfig, VideoConfig
+from restore.config import DegradeConfig, ImageConfig, PackConfig, VideoConfig
 from restore.errors import OptionError
+from restore.export import ExportConfig
 
 if TYPE_CHECKING:
     from restore.cli.models import ModelEntry
+    from restore.export import Exported
 
 
 @click.group(
@@ -143,7 +146,7 @@ def say_licence(model: str) -> None:
 
 @app.group(params=program_options(), subcommand_metavar="COMMAND", cls=HelpfulGroup)
 def models() -> None:
-    """Say which methods there are."""
+    """Say which methods there are; write one for other programs."""
 
 
 @models.command(
@@ -165,6 +168,42 @@ def models_list(session: Session, json: bool) -> None:
             say_json(dataclasses.asdict(entry))
         else:
             click.echo("\n".join(model_lines(entry)))
+
+
+@models.command(
+    "export",
+    cls=HelpfulCommand,
+    params=[*make_options(ExportConfig), *program_options()],
+    short_help="Write a method's network as an ONNX file.",
+    examples=[
+        "restore models export compact -o compact.onnx",
+        "restore models export compact --scale 2 --fidelity 0.5 -o half.onnx",
+        "restore models export compact-fast --temporal --int8 --overwrite",
+    ],
+)
+@click.argument("model", metavar="MODEL", shell_complete=complete_model)
+def models_export(model: str, **values: Any) -> None:
+    """Write a method's network as an ONNX file, for other programs and devices.
+
+    The file takes pictures of any size: RGB, batch x 3 x height x width, float32 from 0 to 1. It
+    is compared with PyTorch in ONNX Runtime, and kept when they agree.
+    """
+    config = make_config(ExportConfig, values)
+
+    from restore.export import export_method
+
+    say_licence(model)
+    click.echo(exported_line(export_method(model, config)), err=True)
+
+
+def exported_line(exported: Exported) -> str:
+    """What a person reads about a file that was written."""
+    size = f"{exported.bytes / 2**20:.1f} MiB"
+    most, mean = 255 * exported.largest, 255 * exported.mean
+    return (
+        f"{exported.path}: {exported.model}, x{exported.scale}, {size}; differs from PyTorch by "
+        f"{most:.2g} of 255 at most, {mean:.2g} in the mean"
+    )
 
 
 def model_lines(entry: ModelEntry) -> list[str]:
@@ -212,6 +251,7 @@ def doctor(session: Session, json: bool) -> int:
     examples=[
         "restore train recipe.yaml",
         "restore train recipe.yaml --resume",
+        "restore train recipe.yaml --set optim.lr=1e-4 --set batch=8",
         "restore image photo.jpg --weights experiments/NAME/net.safetensors",
     ],
 )
@@ -223,33 +263,123 @@ def doctor(session: Session, json: bool) -> int:
     metavar="PATH",
     help="Folder of the run; default: experiments/NAME, with the recipe's name.",
 )
+@click.option(
+    "--set",
+    "changes",
+    multiple=True,
+    metavar="FIELD=VALUE",
+    help="Another value for a field of the recipe; paths are relative to the current folder.",
+)
+@click.option(
+    "--stop-after",
+    type=float,
+    metavar="MINUTES",
+    help="Save and leave after this time; --resume goes on later.",
+)
 @click.option("--resume", is_flag=True, help="Go on from the last checkpoint.")
 @click.option("--overwrite", is_flag=True, help="Start again although the folder holds a run.")
 @click.pass_obj
-def train(session: Session, recipe: str, output: str | None, resume: bool, overwrite: bool) -> None:
+def train(
+    session: Session,
+    recipe: str,
+    output: str | None,
+    changes: tuple[str, ...],
+    stop_after: float | None,
+    resume: bool,
+    overwrite: bool,
+) -> None:
     """Train the network that RECIPE, a YAML file, describes.
 
-    The folder of the run gets net.safetensors for --weights, state.pt for --resume, log.csv and
-    recipe.json.
+    The folder of the run gets net.safetensors for --weights, best.safetensors (the best of the
+    validations), state.pt for --resume, log.csv, pictures and recipe.json.
     """
     if resume and overwrite:
         raise OptionError("both --resume and --overwrite were given; give one of them")
+    if stop_after is not None and not stop_after > 0:
+        raise OptionError(f"stop after {stop_after:g} is not possible; give minutes above 0")
 
     from restore.training.run import train_from_file
 
     session.resume_hint = "the same command with --resume goes on from the last checkpoint"
     lines = TrainLines(Meter("iterations"))
     try:
-        weights = train_from_file(
+        result = train_from_file(
             Path(recipe),
             output=None if output is None else Path(output),
             resume=resume,
             overwrite=overwrite,
+            changes=changes,
+            stop_after=None if stop_after is None else 60 * stop_after,
             progress=lines.step,
         )
     finally:
         lines.meter.close()
-    click.echo(f"weights: {weights}", err=True)
+    if not result.finished:
+        click.echo(f"stopped at iteration {result.iteration}; --resume goes on", err=True)
+    click.echo(f"weights: {result.weights}", err=True)
+
+
+@app.command(
+    cls=HelpfulCommand,
+    params=[*make_options(PackConfig), *program_options()],
+    short_help="Pack training patches into one file.",
+    examples=[
+        "restore pack photos more/photos -o patches.safetensors --count 1200 --shrink 0.5",
+        "restore pack clips/*.mp4 -o clips.safetensors --frames 5 --count 200",
+    ],
+)
+@click.argument("inputs", nargs=-1, required=True, type=click.Path(), metavar="IN...")
+def pack(inputs: tuple[str, ...], **values: Any) -> None:
+    """Pack patches of pictures, or short pieces of clips, into one file.
+
+    A recipe takes the file under 'data' (pictures) or 'clips' in place of folders, on a machine
+    that has neither the pictures nor the time to decode large ones.
+    """
+    config = make_config(PackConfig, values)
+
+    from restore.data_pipelines.pack import pack_patches
+
+    meter = Meter("patches" if config.frames == 1 else "clips")
+    try:
+        size = pack_patches(inputs, config=config, progress=meter.update)
+    finally:
+        meter.close()
+    click.echo(f"{config.output}: {config.count} {meter.unit}, {size / 2**20:.1f} MiB", err=True)
+
+
+@app.command(
+    cls=HelpfulCommand,
+    params=[*make_options(DegradeConfig), *program_options()],
+    short_help="Make bad pictures of good ones.",
+    examples=[
+        "restore degrade photos -o bad --recipe realesrgan --seed 7",
+        "restore degrade photo.jpg -o bad.png --recipe bsrgan --scale 2",
+        "restore degrade clip.mp4 -o bad --recipe realbasicvsr",
+        "restore degrade photos -o bad --recipe mine.yaml --recursive --skip-existing",
+    ],
+)
+@click.argument("inputs", nargs=-1, type=click.Path(), metavar="IN...")
+@click.pass_obj
+def degrade(session: Session, /, inputs: tuple[str, ...], **values: Any) -> int:
+    """Make bad pictures and clips of good ones, as training does, to test with.
+
+    Beside each result lies NAME.json with all that was drawn. The draws depend on the seed, the
+    recipe and the name of the file, so the same command gives the same bytes. Clips keep their time
+    stamps and lose their sound.
+    """
+    session.json = values["json"]
+    config = make_config(DegradeConfig, values)
+
+    from restore.degrading.job import degrade_files
+
+    session.resume_hint = "the same command with --skip-existing goes on"
+    meter = Meter("files", shown=not config.json)
+    lines = ImageLines(meter, json=config.json, done="degraded")
+    try:
+        report = degrade_files(inputs, config=config, on_event=lines.event)
+    finally:
+        lines.close()
+    return lines.summary(report)
 
 
 @app.command(

@@ -18,7 +18,15 @@ from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_
 import click
 from click.shell_completion import CompletionItem
 
-from restore.config import EngineConfig, ImageConfig, SizeConfig, VideoConfig
+from restore.config import (
+    DegradeConfig,
+    EngineConfig,
+    ImageConfig,
+    PackConfig,
+    SizeConfig,
+    VideoConfig,
+)
+from restore.export import ExportConfig
 from restore.registry import METHODS
 
 T = TypeVar("T")
@@ -28,6 +36,9 @@ SECTIONS: dict[type, str] = {
     SizeConfig: "Size of the result",
     ImageConfig: "Pictures",
     VideoConfig: "Clip",
+    PackConfig: "Patches",
+    ExportConfig: "Graph",
+    DegradeConfig: "Degradation",
 }
 """Heading in the help page for the options that a class brings."""
 
@@ -217,7 +228,7 @@ def _make_option(f: dataclasses.Field[Any], hint: Any, section: str) -> ConfigOp
         settings["type"] = _click_type(kind, settings["metavar"])
         settings["show_default"] = f.default not in (None, ())
     if f.name == "model":
-        settings["shell_complete"] = _complete_model
+        settings["shell_complete"] = complete_model
     return ConfigOption([*f.metadata["flags"], f.name], section=section, **settings)
 
 
@@ -239,5 +250,6 @@ def _click_type(kind: Any, metavar: str | None) -> click.ParamType[Any, Any]:
     return plain[kind]
 
 
-def _complete_model(_: click.Context, __: click.Parameter, start: str) -> list[CompletionItem]:
+def complete_model(_: click.Context, __: click.Parameter, start: str) -> list[CompletionItem]:
+    """Names of methods that begin with `start`, for the shell."""
     return [CompletionItem(name) for name in sorted(METHODS) if name.startswith(start)]

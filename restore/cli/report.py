@@ -37,15 +37,17 @@ class Pace:
 
 
 class ImageLines:
-    """Tells what `restore_images` does.
+    """Tells what `restore_images` or `degrade_files` does.
 
     Args:
         meter: shows the progress.
         json: write objects instead of lines.
+        done: what a finished input is called at the end.
     """
 
-    def __init__(self, meter: Meter, *, json: bool) -> None:
+    def __init__(self, meter: Meter, *, json: bool, done: str = "restored") -> None:
         self.meter, self.json = meter, json
+        self._done = done
         self.failed: list[tuple[str, str]] = []
         self._index = self._total = 0
         self._pace = Pace(JSON_SECONDS)
@@ -81,7 +83,7 @@ class ImageLines:
         if self.json:
             say_json({"event": "summary", **counts, "seconds": report.seconds})
         elif sum(counts.values()) > 1:
-            words = {"restored": counts.pop("done"), **counts}
+            words = {self._done: counts.pop("done"), **counts}
             text = ", ".join(f"{number} {word}" for word, number in words.items() if number)
             click.echo(f"{text} in {clock(report.seconds)}", err=True)
         return FAILED if report.failed else 0
@@ -170,14 +172,18 @@ class TrainLines:
 
     def __init__(self, meter: Meter) -> None:
         self.meter = meter
-        self._seconds: float | None = None
+        self._pace = self._rate = 0.0
+        self._steps = 0
 
     def step(self, step: TrainStep, iterations: int) -> None:
         """Take one step of the trainer."""
-        before = step.seconds if self._seconds is None else self._seconds
-        self._seconds = 0.98 * before + 0.02 * step.seconds
-        left = clock(self._seconds * (iterations - step.iteration))
-        note = f"loss {step.loss:.4f}, {1 / max(self._seconds, 1e-9):.2f} a second, {left} left"
+        self._steps += 1
+        share = max(0.02, 1 / self._steps)  # a mean at first, then a moving one
+        self._pace += share * (step.seconds - self._pace)
+        self._rate += share * (step.samples - self._rate)
+        left = clock(step.seconds_left(self._pace, iterations))
+        speed = self._rate / max(self._pace, 1e-9)
+        note = f"loss {step.loss:.4f}, {speed:.1f} samples a second, {left} left"
         self.meter.update(step.iteration, iterations, note=note)
 
 

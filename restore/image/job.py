@@ -80,6 +80,8 @@ def restore_images(
     start = time.perf_counter()
     config = ImageConfig(**settings) if config is None else replace(config, **settings)
     names = [inputs] if isinstance(inputs, str | Path) else list(inputs)
+    if restorer is None and config.scale is not None:
+        config = _fitting(config, config.scale)
     spec = _describe(config) if restorer is None else restorer.spec
     jobs = plan_images(names, config, method_scale=spec.scale)
     working = not config.dry_run and any(job.verdict == "run" for job in jobs)
@@ -92,6 +94,12 @@ def restore_images(
         run.take(job, index)
     run.report.seconds = time.perf_counter() - start
     return run.report
+
+
+def _fitting(config: ImageConfig, scale: float) -> ImageConfig:
+    from restore.engine import fitting
+
+    return fitting(config, scale)
 
 
 def _describe(config: ImageConfig) -> MethodSpec:

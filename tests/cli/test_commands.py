@@ -19,14 +19,16 @@ import restore.video
 from restore.cli.commands import app
 from restore.config import ImageConfig, VideoConfig
 from restore.errors import InputError, OptionError
+from restore.export import ExportConfig, Exported
 from restore.image.events import Advanced, Done, Failed, ImageReport, Planned, Skipped, Started
 from restore.method import MethodSpec
+from restore.training.run import TrainResult
 from restore.video import VideoProgress, VideoResult
 
 PROGRAM = ["--debug", "--help", "--verbose", "-v"]
 ENGINE = [
     *["--color-fix", "--device", "--dtype", "--model", "--seed", "--tile", "--tile-overlap"],
-    *["--weights", "-g", "-n", "-t"],
+    *["--denoise", "--fidelity", "--runtime", "--weights", "-g", "-n", "-t"],
 ]
 SIZE = ["--outscale", "--scale", "--target", "-s"]
 FILES = ["--input", "--output", "-i", "-o"]
@@ -40,14 +42,33 @@ FLAGS: dict[str, list[str]] = {
         *[*PROGRAM, *ENGINE, *SIZE, *FILES, "--audio", "--codec", "--crf", "--dry-run"],
         *["--encoder", "--encoder-option", "--end", "--json", "--no-audio", "--overwrite"],
         *["--pix-fmt", "--preset", "--resume", "--scene-threshold", "--segment", "--start", "-e"],
+        *["--no-temporal", "--temporal"],
     ],
     "models": PROGRAM,
     "models list": [*PROGRAM, "--json"],
+    "models export": [
+        *[*PROGRAM, "--denoise", "--fidelity", "--int8", "--output", "--overwrite", "--scale"],
+        *["--temporal", "--weights", "-o", "-s"],
+    ],
     "doctor": [*PROGRAM, "--json"],
-    "train": [*PROGRAM, "--output", "--overwrite", "--resume", "-o"],
+    "train": [*PROGRAM, "--output", "--overwrite", "--resume", "--set", "--stop-after", "-o"],
+    "pack": [
+        *[*PROGRAM, "--codec", "--count", "--frames", "--output", "--overwrite", "--patch"],
+        *["--quality", "--seed", "--shrink", "-o"],
+    ],
+    "degrade": [
+        *[*PROGRAM, "--codec", "--dry-run", "--ext", "--json", "--max-pixels", "--output"],
+        *["--overwrite", "--quality", "--recipe", "--recursive", "--scale", "--seed"],
+        *["--skip-existing", "-o", "-r", "-s"],
+    ],
     "completion": PROGRAM,
 }
 """The promise to scripts: a flag that goes away, or a new one, changes this list."""
+
+
+EXPORTED = Exported(
+    path=Path("x.onnx"), model="compact", scale=4, bytes=3 << 20, largest=0.5 / 255, mean=0.02 / 255
+)
 
 
 def commands(command: click.Command = app, path: tuple[str, ...] = ()) -> dict[str, click.Command]:
@@ -153,7 +174,11 @@ def test_the_flags_are_those_that_were_promised() -> None:
 def test_each_help_page_has_examples_that_the_program_takes(
     path: str, images: SimpleNamespace, clip: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("restore.training.run.train_from_file", lambda *_, **__: Path("net"))
+    trained = TrainResult(weights=Path("net"), iteration=9, finished=True)
+    monkeypatch.setattr("restore.export.export_method", lambda *_: EXPORTED)
+    monkeypatch.setattr("restore.training.run.train_from_file", lambda *_, **__: trained)
+    monkeypatch.setattr("restore.data_pipelines.pack.pack_patches", lambda *_, **__: 1)
+    monkeypatch.setattr("restore.degrading.job.degrade_files", lambda *_, **__: ImageReport())
     examples = commands()[path].examples  # type: ignore[attr-defined]
     page = run(*path.split(), "--help").stdout
     assert examples
@@ -165,6 +190,27 @@ def test_each_help_page_has_examples_that_the_program_takes(
         result = run(*words[1:until])
         assert result.exit_code != 2, line
         assert "restore: error" not in result.stderr, line
+
+
+def test_flags_of_export_reach_the_settings(monkeypatch: pytest.MonkeyPatch) -> None:
+    given: list[Any] = []
+    monkeypatch.setattr("restore.export.export_method", lambda *a: given.append(a) or EXPORTED)
+    flags = "-o a.onnx -s 2 --weights w --fidelity 0.5 --denoise 0 --temporal --int8 --overwrite"
+    result = run("models", "export", "compact", *flags.split())
+    assert result.exit_code == 0
+    assert "x.onnx: compact, x4, 3.0 MiB; differs from PyTorch by 0.5 of 255" in result.stderr
+    wanted = ExportConfig(
+        output="a.onnx",
+        scale=2,
+        weights="w",
+        fidelity=0.5,
+        denoise=0.0,
+        temporal=True,
+        int8=True,
+        overwrite=True,
+    )
+    assert given == [("compact", wanted)]
+    assert run("models", "export", "compact", "-o", "a.pth").exit_code == 2
 
 
 def test_without_flags_the_settings_are_the_defaults(
@@ -187,6 +233,8 @@ def test_without_flags_the_settings_are_the_defaults(
         ("-n compact --weights w.pth", {"weights": "w.pth"}),
         ("-t 64 --tile-overlap 8", {"tile": 64, "tile_overlap": 8}),
         ("--tile_overlap 8", {"tile_overlap": 8}),
+        ("--fidelity 0.25 --denoise 0", {"fidelity": 0.25, "denoise": 0.0}),
+        ("--runtime onnx --dtype int8", {"runtime": "onnx", "dtype": "int8"}),
         ("-g cuda:1 --dtype bf16 --seed 7", {"device": "cuda:1", "dtype": "bf16", "seed": 7}),
         ("--color_fix wavelet", {"color_fix": "wavelet"}),
         ("--skip_existing", {"skip_existing": True}),

@@ -140,10 +140,13 @@ def test_the_completion_script_is_valid_in_its_shell(shell: str, tmp_path: Path)
 @pytest.mark.parametrize(
     ("words", "offered"),
     [
-        ("restore ", {"image", "video", "models", "doctor", "train", "completion"}),
-        ("restore image -n ", {"compact"}),
+        (
+            "restore ",
+            {"image", "video", "degrade", "models", "doctor", "train", "pack", "completion"},
+        ),
+        ("restore image -n ", {"compact", "compact-x2", "compact-fast", "compact-fast-x2"}),
         ("restore image --dtype b", {"bf16"}),
-        ("restore video --no", {"--no-audio"}),
+        ("restore video --no", {"--no-audio", "--no-temporal"}),
     ],
 )
 def test_completion_offers_commands_models_and_choices(words: str, offered: set[str]) -> None:

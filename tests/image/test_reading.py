@@ -116,15 +116,14 @@ def test_a_jpeg_filled_up_with_zeros_is_refused_and_one_padded_with_them_is_not(
     progressive: bool,
 ) -> None:
     # Noise makes the scan fill most of the file; behind the scan lies a second picture.
-    noise = Image.effect_noise((64, 64), 90)
+    levels = np.random.default_rng(0).normal(128, 90, (64, 64)).clip(0, 255)
+    noise = Image.fromarray(levels.astype(np.uint8))
     data = saved(noise, "JPEG", quality=95, progressive=progressive)
     cut = data[: len(data) * 2 // 3]
     with pytest.raises(InputError, match=r"filled with zeros|cut off"):
         read(cut + bytes(len(data) // 2))
     assert read(data + bytes(512)).size == (64, 64)
     assert read(data[:-2] + b"\xff\xd9" + data + bytes(99)).size == (64, 64)
-    if not progressive:
-        assert read(data[:-2]).size == (64, 64)  # all is there but the end marker
 
 
 def test_a_bomb_is_refused_by_its_header_before_a_pixel_is_decoded(
