@@ -103,7 +103,7 @@ class Restorer:
     def tile(self) -> int:
         """Side of the tiles in input pixels; chosen from free memory at the first use."""
         if self._tile is None:
-            width = 1.0 if self._dtype_name == "fp32" else 0.5
+            width = 0.5 if self._dtype_name in ("bf16", "fp16") else 1.0
             self._tile = automatic_tile(
                 free_memory(self.device),
                 bytes_per_pixel=self.spec.bytes_per_pixel * width,
