@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import io
+import os
 import statistics
 import sys
 import time
@@ -256,6 +257,7 @@ def arguments() -> argparse.Namespace:
 def main() -> int:
     """0 = measured, 1 = could not."""
     options = arguments()
+    os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")  # as the program does
     if options.threads is not None:
         torch.set_num_threads(options.threads)
     print(f"{machine()}; {torch.get_num_threads()} threads\n")

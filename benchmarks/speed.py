@@ -157,6 +157,7 @@ def arguments() -> argparse.Namespace:
 
 def run(options: argparse.Namespace) -> None:
     """Measure and print."""
+    os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")  # as the program does
     if options.threads is not None:
         torch.set_num_threads(options.threads)
     print(machine())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shlex
 from dataclasses import replace
 from pathlib import Path
@@ -13,6 +14,7 @@ import click
 import pytest
 from click.testing import CliRunner, Result
 
+import restore.cli.commands
 import restore.cli.models
 import restore.image.job
 import restore.video
@@ -211,6 +213,21 @@ def test_flags_of_export_reach_the_settings(monkeypatch: pytest.MonkeyPatch) -> 
     )
     assert given == [("compact", wanted)]
     assert run("models", "export", "compact", "-o", "a.pth").exit_code == 2
+
+
+def test_the_program_asks_for_large_pages_unless_told_otherwise(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    seen: list[str | None] = []
+    monkeypatch.setattr(
+        restore.cli.commands, "app", lambda: seen.append(os.environ.get("THP_MEM_ALLOC_ENABLE"))
+    )
+    monkeypatch.setattr(restore.cli.commands, "exit_on_sigterm", lambda: None)
+    monkeypatch.setenv("THP_MEM_ALLOC_ENABLE", "0")
+    restore.cli.commands.main()
+    monkeypatch.delenv("THP_MEM_ALLOC_ENABLE")
+    restore.cli.commands.main()
+    assert seen == ["0", "1"]
 
 
 def test_without_flags_the_settings_are_the_defaults(
