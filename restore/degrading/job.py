@@ -28,7 +28,8 @@ from restore.degradations.presets import RECIPES, recipe_named
 from restore.degradations.recipe import AnyRecipe, degrade_recorded
 from restore.degrading.clip import degrade_clip_file, plan_clip
 from restore.degrading.plan import DegradeJob, plan_degradation
-from restore.errors import InputError, OptionError, OutputError, RestoreError
+from restore.errors import InputError, OptionError, OutputError
+from restore.image.batch import Batch, one_line
 from restore.image.events import (
     Advanced,
     Done,
@@ -37,7 +38,6 @@ from restore.image.events import (
     ImageReport,
     Planned,
     Size,
-    Skipped,
     Started,
 )
 from restore.image.files import (
@@ -50,7 +50,6 @@ from restore.image.files import (
     write_image,
 )
 from restore.image.job import prepare_folder
-from restore.memory import is_out_of_memory
 
 log = logging.getLogger("restore.degrade")
 
@@ -133,44 +132,23 @@ def file_generator(seed: int, recipe: str, key: str) -> torch.Generator:
 
 
 @dataclass(kw_only=True, slots=True)
-class _Run:
+class _Run(Batch):
     """One call of `degrade_files`: takes jobs, tells events, keeps the report."""
 
     config: DegradeConfig
     recipe: AnyRecipe
-    on_event: Callable[[Event], None] | None
-    total: int
-    report: ImageReport = field(default_factory=ImageReport)
     prepared: set[Path] = field(default_factory=set)
 
     def take(self, job: DegradeJob, index: int) -> None:
         """Bring one job to its end; only KeyboardInterrupt and its like come out."""
-        name = str(job.source)
-        if job.verdict == "skip":
-            self._tell(Skipped(source=name, reason=job.reason))
-        elif job.verdict == "fail":
-            self._tell(Failed(source=name, message=_one_line(job.reason)))
-        else:
-            try:
-                event = self._preview(job) if self.config.dry_run else self._degrade(job, index)
-            except Exception as error:  # one bad input must not stop the others
-                log.debug("%s failed", name, exc_info=True)
-                message = _one_line(_explain(error).removeprefix(f"'{name}': "))
-                event = Failed(source=name, message=message)
-            self._tell(event)
-
-    def _tell(self, event: Event) -> None:
-        report = self.report
-        if isinstance(event, Done):
-            report.done.append(event)
-        elif isinstance(event, Planned):
-            report.planned.append(event)
-        elif isinstance(event, Skipped):
-            report.skipped.append(event)
-        elif isinstance(event, Failed):
-            report.failed.append((event.source, event.message))
-        if self.on_event is not None:
-            self.on_event(event)
+        self.settle(
+            str(job.source),
+            lambda: self._preview(job) if self.config.dry_run else self._degrade(job, index),
+            verdict=job.verdict,
+            reason=job.reason,
+            log=log,
+            memory_hint="close other programs, or cut it into parts",
+        )
 
     def _preview(self, job: DegradeJob) -> Event:
         if job.is_clip:
@@ -190,7 +168,7 @@ class _Run:
     def _degrade(self, job: DegradeJob, index: int) -> Event:
         start = time.perf_counter()
         source, destination = str(job.source), str(job.destination)
-        self._tell(Started(source=source, destination=destination, index=index, total=self.total))
+        self.tell(Started(source=source, destination=destination, index=index, total=self.total))
         folder = job.destination.parent
         generator = file_generator(self.config.seed, self.config.recipe, job.key)
         work = self._clip if job.is_clip else self._picture
@@ -203,7 +181,7 @@ class _Run:
         for note in notes:
             log.info("%s: %s", source, note)
         if damage is not None:
-            return Failed(source=source, message=_one_line(damage))
+            return Failed(source=source, message=one_line(damage))
         return Done(
             source=source,
             destination=destination,
@@ -249,7 +227,7 @@ class _Run:
         source, expected = str(job.source), plan.info.frame_count or 0
 
         def advanced(done: int) -> None:
-            self._tell(Advanced(source=source, done=done, total=max(done, expected)))
+            self.tell(Advanced(source=source, done=done, total=max(done, expected)))
 
         try:
             record, damage = degrade_clip_file(
@@ -294,19 +272,3 @@ def write_record(path: Path, record: Record) -> None:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
         raise OutputError(f"'{path}' cannot be written: {output_reason(error)}") from error
-
-
-def _explain(error: Exception) -> str:
-    """Why an input failed."""
-    if is_out_of_memory(error):
-        return "not enough memory for it; close other programs, or cut it into parts"
-    if isinstance(error, RestoreError):
-        return str(error)
-    if isinstance(error, OSError):
-        return f"{error.strerror or error}; check the disk and try again"
-    return f"unexpected {type(error).__name__}: {error}; add --debug to see where"
-
-
-def _one_line(text: str) -> str:
-    """Text without line breaks, and without the halves of characters in broken file names."""
-    return " ".join(text.split()).encode("utf-8", "backslashreplace").decode("utf-8")

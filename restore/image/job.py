@@ -17,17 +17,16 @@ from typing import Any, BinaryIO
 import torch
 
 from restore.config import EngineConfig, ImageConfig, output_size
-from restore.errors import InputError, OutputError, RestoreError
+from restore.errors import InputError, OutputError
+from restore.image.batch import Batch
 from restore.image.encode import WITH_ALPHA, WritableFormat, check_writable
 from restore.image.events import (
     Advanced,
     Done,
     Event,
-    Failed,
     ImageReport,
     Planned,
     Size,
-    Skipped,
     Started,
 )
 from restore.image.files import (
@@ -41,7 +40,7 @@ from restore.image.files import (
     write_sheet,
 )
 from restore.image.plan import STREAM, Job, plan_images, written_as
-from restore.memory import free_memory, is_out_of_memory
+from restore.memory import free_memory
 from restore.method import MethodSpec
 from restore.planes import FrameRestorer, restore_planes
 
@@ -138,45 +137,24 @@ def prepare_folder(folder: Path) -> None:
 
 
 @dataclass(kw_only=True, slots=True)
-class _Run:
+class _Run(Batch):
     """One call of `restore_images`: takes jobs, tells events, keeps the report."""
 
     config: ImageConfig
     spec: MethodSpec
     restorer: FrameRestorer | None
-    on_event: Callable[[Event], None] | None
-    total: int
-    report: ImageReport = field(default_factory=ImageReport)
     prepared: set[Path] = field(default_factory=set)
 
     def take(self, job: Job, index: int) -> None:
         """Bring one job to its end; only KeyboardInterrupt and its like come out."""
-        name = STREAM if job.source is None else str(job.source)
-        if job.verdict == "skip":
-            self._tell(Skipped(source=name, reason=job.reason))
-        elif job.verdict == "fail":
-            self._tell(Failed(source=name, message=_one_line(job.reason)))
-        else:
-            try:
-                event = self._preview(job) if self.config.dry_run else self._restore(job, index)
-            except Exception as error:  # one bad picture must not stop the others
-                log.debug("%s failed", name, exc_info=True)
-                message = _one_line(_explain(error).removeprefix(f"'{name}': "))
-                event = Failed(source=name, message=message)
-            self._tell(event)
-
-    def _tell(self, event: Event) -> None:
-        report = self.report
-        if isinstance(event, Done):
-            report.done.append(event)
-        elif isinstance(event, Planned):
-            report.planned.append(event)
-        elif isinstance(event, Skipped):
-            report.skipped.append(event)
-        elif isinstance(event, Failed):
-            report.failed.append((event.source, event.message))
-        if self.on_event is not None:
-            self.on_event(event)
+        self.settle(
+            STREAM if job.source is None else str(job.source),
+            lambda: self._preview(job) if self.config.dry_run else self._restore(job, index),
+            verdict=job.verdict,
+            reason=job.reason,
+            log=log,
+            memory_hint="close other programs or choose a smaller --scale",
+        )
 
     def _preview(self, job: Job) -> Event:
         header = read_header(_source(job), max_pixels=self.config.max_pixels)
@@ -188,7 +166,7 @@ class _Run:
     def _restore(self, job: Job, index: int) -> Event:
         start = time.perf_counter()
         source, destination = _names(job)
-        self._tell(Started(source=source, destination=destination, index=index, total=self.total))
+        self.tell(Started(source=source, destination=destination, index=index, total=self.total))
         picture = read_image(_source(job), max_pixels=self.config.max_pixels)
         format = job.format or written_as(picture.format)
         size_in, notes = picture.size, picture.notes
@@ -202,9 +180,7 @@ class _Run:
             picture,
             self.restorer,
             size=size,
-            progress=lambda done, total: self._tell(
-                Advanced(source=source, done=done, total=total)
-            ),
+            progress=lambda done, total: self.tell(Advanced(source=source, done=done, total=total)),
         )
         sheet = make_sheet(picture, format=format, quality=self.config.quality)
         del picture  # encoders take memory of their own, as much again
@@ -269,22 +245,6 @@ def _source(job: Job) -> Path | BinaryIO:
     if sys.stdin.isatty():
         raise InputError("stdin is a terminal; send a picture into it, such as: < photo.jpg")
     return sys.stdin.buffer
-
-
-def _explain(error: Exception) -> str:
-    """Why a picture failed."""
-    if is_out_of_memory(error):
-        return "not enough memory for it; close other programs or choose a smaller --scale"
-    if isinstance(error, RestoreError):
-        return str(error)
-    if isinstance(error, OSError):
-        return f"{error.strerror or error}; check the disk and try again"
-    return f"unexpected {type(error).__name__}: {error}; add --debug to see where"
-
-
-def _one_line(text: str) -> str:
-    """Text without line breaks, and without the halves of characters in broken file names."""
-    return " ".join(text.split()).encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def restore_picture(
