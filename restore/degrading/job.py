@@ -109,19 +109,15 @@ def find_recipe(name: str, *, scale: int) -> AnyRecipe:
         raise OptionError(
             f"recipe '{name}' is unknown; allowed: {', '.join(RECIPES)}, or a file such as my.yaml"
         )
-    import yaml
-
-    from restore.training.build import build
+    from restore.training.build import build, read_yaml
     from restore.training.mixture import DegradationShare
 
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise InputError(f"{path} cannot be read ({error.strerror}); give a YAML file") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        line = " ".join(str(error).split())
-        raise InputError(f"{path} is not valid YAML ({line}); correct it") from error
-    return build(DegradationShare, content).resolved(scale=scale)
+    share = build(DegradationShare, read_yaml(path))
+    if share.soft_prob:
+        raise OptionError(
+            f"soft_prob in {path} blurs the good picture, which only a trainer does; take it out"
+        )
+    return share.resolved(scale=scale)
 
 
 def file_generator(seed: int, recipe: str, key: str) -> torch.Generator:

@@ -12,8 +12,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from restore.errors import InputError, OptionError
-from restore.training.build import FileText, build, mark_paths, path_field
+from restore.errors import OptionError
+from restore.training.build import FileText, build, mark_paths, path_field, read_yaml
 from restore.training.registry import DEFAULT_RECIPE, recipe_class
 
 __all__ = [
@@ -212,18 +212,10 @@ def choose_device(text: str) -> str:
 
 def _read(path: Path, *, seen: tuple[Path, ...]) -> dict[str, Any]:
     """Fields of a file over those of the files that it extends."""
-    import yaml
-
     path = path.resolve()
     if path in seen:
         raise OptionError(f"{path.name} extends itself; take one 'extends' out")
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise InputError(f"{path} cannot be read ({error.strerror}); give a YAML file") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        line = " ".join(str(error).split())
-        raise InputError(f"{path} is not valid YAML ({line}); correct it") from error
+    content = read_yaml(path)
     if not isinstance(content, dict):
         kind = type(content).__name__
         raise OptionError(f"the recipe {path.name} is a {kind}; write fields as 'name: value'")

@@ -309,3 +309,11 @@ def test_a_real_picture_is_bad_but_the_same_after_each_recipe(
         with Image.open(picture) as image:
             good = np.asarray(image.convert("RGB").resize((128, 128), Image.Resampling.BOX))
         assert np.corrcoef(bad.ravel(), good.ravel().astype(float))[0, 1] > 0.8
+
+
+def test_a_recipe_that_softens_targets_is_refused(photos: Path, tmp_path: Path) -> None:
+    recipe = tmp_path / "soft.yaml"
+    recipe.write_text("preset: compact\nsoft_prob: 0.5\n")
+    with pytest.raises(OptionError, match=r"soft_prob .* only a trainer does; take it out"):
+        degrade_files(photos, recipe=str(recipe), output=str(tmp_path / "out"))
+    assert not (tmp_path / "out").exists()
