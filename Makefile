@@ -4,7 +4,7 @@
 # make lint        ruff and mypy
 # make clean       remove what the targets above made
 #
-# PYTHON=python3.12 chooses the interpreter (3.10 to 3.13), VENV=folder another environment, and
+# PYTHON=python3.12 chooses the interpreter (3.11 to 3.13), VENV=folder another environment, and
 # PIP_FLAGS=... goes to every pip install (such as an index with smaller CPU-only wheels).
 
 PYTHON ?= python3
@@ -55,10 +55,10 @@ $(VENV)/.stamp-dev: $(VENV)/bin/python pyproject.toml constraints.txt
 
 $(VENV)/bin/python:
 	@command -v $(PYTHON) >/dev/null || { \
-	    echo "$(PYTHON) is not there; install Python 3.10 to 3.13, or choose one with PYTHON=..." >&2; \
+	    echo "$(PYTHON) is not there; install Python 3.11 to 3.13, or choose one with PYTHON=..." >&2; \
 	    exit 1; }
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 13))' || { \
-	    echo "$(PYTHON) is $$($(PYTHON) -V 2>&1); restore needs 3.10 to 3.13: make ... PYTHON=python3.12" >&2; \
+	    echo "$(PYTHON) is $$($(PYTHON) -V 2>&1); restore needs 3.11 to 3.13: make ... PYTHON=python3.12" >&2; \
 	    exit 1; }
 	@$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); exit 1; }
 

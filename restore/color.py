@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from restore.method import ColorFix
+from restore.resampling import resample
 
 LEVELS = 5
 
@@ -73,6 +74,5 @@ def fix_colors(result: Tensor, source: Tensor, method: ColorFix) -> Tensor:
     """
     if method == "none":
         return result
-    reference = F.interpolate(source, result.shape[-2:], mode="bicubic", align_corners=False)
-    reference = reference.clamp_(0, 1)
+    reference = resample(source, (result.shape[-1], result.shape[-2]))
     return wavelet(result, reference) if method == "wavelet" else adain(result, reference)

@@ -15,6 +15,8 @@ from restore.registry import DEFAULT_METHOD
 DTypeChoice = Literal["auto", "fp32", "bf16", "fp16", "int8"]
 RuntimeChoice = Literal["torch", "onnx"]
 ColorFixChoice = Literal["auto", "none", "wavelet", "adain"]
+TilingChoice = Literal["exact", "published"]
+PosteriorChoice = Literal["mode", "sample"]
 CodecChoice = Literal["h264", "hevc", "av1", "ffv1", "prores"]
 EncoderChoice = Literal["software", "hardware"]
 DegradedExt = Literal["png", "jpg", "webp", "tiff"]
@@ -47,6 +49,12 @@ class EngineConfig:
     )
     weights: str | None = flag(
         None, "--weights", metavar="FILE", help="Weight file instead of the model's own."
+    )
+    base: str | None = flag(
+        None,
+        "--base",
+        metavar="PATH",
+        help="Folder of the pretrained model that the weights stand on; default: the pulled one.",
     )
     tile: int = flag(
         0,
@@ -83,6 +91,40 @@ class EngineConfig:
         metavar="0..1",
         help="1 = remove noise and grain, 0 = leave them; default: the model's.",
     )
+    prompt: str | None = flag(
+        None, "--prompt", metavar="TEXT", help="What the picture shows, added to its tags."
+    )
+    tags: str | None = flag(
+        None, "--tags", metavar="TEXT", help="Tags of the picture, a, b, c; the tagger is not run."
+    )
+    tagger: str | None = flag(
+        None,
+        "--tagger",
+        metavar="FILE",
+        help="Weights of the tagger (RAM), or 'none'; default: the pulled ones, if there are any.",
+    )
+    tagger_adapter: str | None = flag(
+        None,
+        "--tagger-adapter",
+        metavar="FILE",
+        help="What adapts the tagger to bad pictures (DAPE), or 'none'; default likewise.",
+    )
+    tiling: TilingChoice | None = flag(
+        None,
+        "--tiling",
+        help="exact = tiles do not show; published = as the authors' numbers were made.",
+    )
+    posterior: PosteriorChoice | None = flag(
+        None,
+        "--posterior",
+        help="Of the encoder's Gaussian: its mean, or a draw; default: as the authors do.",
+    )
+    steps: int | None = flag(
+        None, "--steps", help="Passes of the network, where the model can do several."
+    )
+    compile: bool = flag(
+        False, "--compile", help="Fuse the network with torch.compile: a slow start, then faster."
+    )
     runtime: RuntimeChoice = flag(
         "torch",
         "--runtime",
@@ -102,6 +144,12 @@ class EngineConfig:
         check_choice("dtype", self.dtype, get_args(DTypeChoice))
         check_choice("color fix", self.color_fix, get_args(ColorFixChoice))
         check_choice("runtime", self.runtime, get_args(RuntimeChoice))
+        if self.tiling is not None:
+            check_choice("tiling", self.tiling, get_args(TilingChoice))
+        if self.posterior is not None:
+            check_choice("posterior", self.posterior, get_args(PosteriorChoice))
+        if self.steps is not None and self.steps < 1:
+            raise OptionError(f"steps {self.steps} is not possible; give 1 or more")
         for name in ("fidelity", "denoise"):
             value = getattr(self, name)
             if value is not None and not 0 <= value <= 1:
@@ -149,6 +197,12 @@ class ImageConfig(SizeConfig):
         "--output",
         metavar="PATH",
         help="File or folder for the result, - for stdout; default: beside each input.",
+    )
+    tags_file: str | None = flag(
+        None,
+        "--tags-file",
+        metavar="PATH",
+        help="Tags by file name: a folder of NAME.txt, a JSON object, or lines NAME<TAB>a, b.",
     )
     recursive: bool = flag(False, "-r", "--recursive", help="Go into folders below the inputs.")
     suffix: str | None = flag(
@@ -217,6 +271,12 @@ class VideoConfig(SizeConfig):
         0.35,
         "--scene-threshold",
         help="Change between frames that counts as a cut, 0 to 1; 0 = never.",
+    )
+    tags_file: str | None = flag(
+        None,
+        "--tags-file",
+        metavar="PATH",
+        help="Tags by file name, as for 'restore image'.",
     )
     temporal: bool = flag(
         True,

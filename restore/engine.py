@@ -20,7 +20,7 @@ from restore.arrays import to_frames
 from restore.color import fix_colors
 from restore.config import EngineConfig
 from restore.devices import DTYPES, choose_device, choose_dtype
-from restore.errors import OptionError, RestoreError
+from restore.errors import OptionError, RestoreError, WeightsError
 from restore.memory import (
     CPU_TILE,
     GPU_TILE,
@@ -29,13 +29,22 @@ from restore.memory import (
     free_memory,
     is_out_of_memory,
 )
-from restore.method import ColorFix, Method, MethodOptions, MethodSpec, Recurrent, Tunable
+from restore.method import (
+    OPTIONS,
+    ColorFix,
+    Method,
+    MethodSpec,
+    Recurrent,
+    Tiled,
+    Tunable,
+)
 from restore.planes import TileProgress, restore_planes
 from restore.registry import method_class, variant_for
 from restore.resampling import Axis, resample
 from restore.tiling import FADE, Tile, add_tile, plan_tiles
-from restore.weights import packaged_weights, sha256
+from restore.weights import fingerprint, sha256
 from restore.windows import Window
+from restore.zoo.locate import locate_base, locate_weights
 
 log = logging.getLogger("restore.engine")
 
@@ -75,6 +84,7 @@ class Restorer:
         device: where the network runs.
         dtype: number format of the network.
         weights_hash: SHA-256 of the weight file, as hex.
+        base_hash: what tells the pretrained model apart from others; None when there is none.
     """
 
     def __init__(self, config: EngineConfig) -> None:
@@ -83,8 +93,12 @@ class Restorer:
         self.device = choose_device(config.device, runtime=config.runtime)
         name = choose_dtype(config, kind.spec, self.device)
         self.dtype = DTYPES[name]
-        path = packaged_weights(config.model) if config.weights is None else Path(config.weights)
-        self.method: Method = kind.load(path, device=self.device, dtype=self.dtype)
+        path = locate_weights(config.model) if config.weights is None else Path(config.weights)
+        base = base_folder(kind.spec, config)
+        config = with_tagger(kind.spec, config)
+        self.config = config
+        extra = {} if base is None else {"base": base}
+        self.method: Method = kind.load(path, device=self.device, dtype=self.dtype, **extra)
         self.spec: MethodSpec = self.method.spec
         tune(self.method, config)
         if config.runtime == "onnx":
@@ -92,8 +106,11 @@ class Restorer:
 
             use_onnx_runtime(self.method, precision="int8" if name == "int8" else "fp32")
         self.weights_hash = sha256(path)
+        self.base_hash = None if base is None else fingerprint(base)
         self._dtype_name = name
-        self._tile: int | None = config.tile or None
+        self._tile: int | None = config.tile or self.spec.own_tiles or None
+        if self.spec.own_tiles and config.tile:
+            cast(Tiled, self.method).use_tiles(config.tile)
         self._overlap = self.spec.overlap if config.tile_overlap is None else config.tile_overlap
         self._color_fix: ColorFix = (
             self.spec.color_fix if config.color_fix == "auto" else config.color_fix
@@ -113,6 +130,18 @@ class Restorer:
             log.info("tiles of %d input pixels, from free memory", self._tile)
         return self._tile
 
+    def tune(self, **options: Any) -> None:
+        """Set options of the method for what follows, such as the tags of the next picture.
+
+        Args:
+            options: fields of `MethodOptions`.
+
+        Raises:
+            OptionError: the method has no such option, or the value is not possible.
+        """
+        self.config = dataclasses.replace(self.config, **options)
+        tune(self.method, self.config)
+
     def settings(self) -> dict[str, object]:
         """What was chosen, as plain values: a run with the same repeats the same result."""
         return {
@@ -125,8 +154,8 @@ class Restorer:
             "tile_overlap": self._overlap,
             "seed": self.config.seed,
             "color_fix": self._color_fix,
-            "fidelity": self.config.fidelity,
-            "denoise": self.config.denoise,
+            "base_hash": self.base_hash,
+            **{option: getattr(self.config, option) for option in OPTIONS},
         }
 
     def restore(
@@ -212,6 +241,8 @@ class Restorer:
         self, window: Window, rows: Axis, columns: Axis, *, progress: TileProgress | None
     ) -> Tensor:
         batch, _, _, height, width = window.frames.shape
+        if self.spec.own_tiles:
+            return self._whole_frame(window, rows, columns, progress=progress)
         # A picture no larger than a tile in area takes no more memory as a whole than one tile.
         side = max(height, width) if height * width <= self.tile**2 else self.tile
         waiting = plan_tiles(height, width, side)
@@ -261,6 +292,18 @@ class Restorer:
         if rows.source == rows.target and columns.source == columns.target:
             return result
         return resample(result, (columns.target, rows.target))
+
+    def _whole_frame(
+        self, window: Window, rows: Axis, columns: Axis, *, progress: TileProgress | None
+    ) -> Tensor:
+        """The result of a method that tiles by itself; in smaller tiles when memory runs out."""
+        height, width = window.frames.shape[-2:]
+        tile = plan_tiles(height, width, max(height, width))[0]
+        while (result := self._whole(window, tile, rows, columns)) is None:
+            cast(Tiled, self.method).use_tiles(self.tile)
+        if progress is not None:
+            progress(1, 1)
+        return result.clamp_(0, 1)
 
     def _halve_tile(self, error: BaseException, *, longest: int | None = None) -> None:
         if not is_out_of_memory(error):
@@ -328,17 +371,61 @@ def tune(method: Method, config: EngineConfig) -> None:
     Raises:
         OptionError: the method has no such option.
     """
-    names = [field.name for field in dataclasses.fields(MethodOptions)]
-    given = {name: value for name in names if (value := getattr(config, name)) is not None}
+    given = given_options(config)
     for name in given:
         if name not in method.spec.options:
-            can = ", ".join(f"--{option}" for option in method.spec.options) or "none"
+            can = ", ".join(map(_flag, method.spec.options)) or "none"
             raise OptionError(
-                f"model '{method.spec.name}' has no --{name}; its options: {can}; leave --{name} "
-                "out or choose another model with -n"
+                f"model '{method.spec.name}' has no {_flag(name)}; its options: {can}; leave "
+                f"{_flag(name)} out or choose another model with -n"
             )
     if given:
         cast(Tunable, method).tune(**given)
+
+
+def given_options(config: EngineConfig) -> dict[str, Any]:
+    """Options of the method that were given, by the name of their field in `MethodOptions`."""
+    values = {option: getattr(config, option) for option in OPTIONS}
+    return {
+        name: value for name, value in values.items() if value is not None and value is not False
+    }
+
+
+def _flag(option: str) -> str:
+    return "--" + option.replace("_", "-")
+
+
+def base_folder(spec: MethodSpec, config: EngineConfig) -> Path | None:
+    """Folder of the pretrained model: the user's, or the pulled one; None when none is needed.
+
+    Raises:
+        OptionError: one was given, but the method needs none.
+        WeightsError: one is needed, and there is none.
+    """
+    if not spec.base:
+        if config.base is not None:
+            raise OptionError(f"model '{spec.name}' stands on no other model; leave --base out")
+        return None
+    return locate_base(spec.base) if config.base is None else Path(config.base)
+
+
+def with_tagger(spec: MethodSpec, config: EngineConfig) -> EngineConfig:
+    """`config` with the pulled tagger, where the method can use one and the user named none."""
+    if "tagger" not in spec.options or config.tags is not None:
+        return config
+    found: dict[str, Any] = {}
+    for option, name in (("tagger", "ram"), ("tagger_adapter", "dape")):
+        if getattr(config, option) is None and config.tagger != "none":
+            with contextlib.suppress(WeightsError):
+                found[option] = str(locate_weights(name))
+    config = dataclasses.replace(config, **found)
+    if config.tagger is None and config.prompt is None:
+        log.warning(
+            "model '%s' restores better with tags: run 'restore models pull ram dape' to let a "
+            "tagger find them, or give --tags, --tags-file or --prompt",
+            spec.name,
+        )
+    return config
 
 
 def describe(config: EngineConfig) -> MethodSpec:

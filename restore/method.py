@@ -6,9 +6,9 @@ clips: it declares its needs in a `MethodSpec`, and the engine acts on them.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
     import torch
@@ -16,6 +16,11 @@ if TYPE_CHECKING:
 
 DType = Literal["fp32", "bf16", "fp16"]
 ColorFix = Literal["none", "wavelet", "adain"]
+Tiling = Literal["exact", "published"]
+"""How a method that plans its own tiles does it: as well as can be, or as the authors' numbers were
+made."""
+Posterior = Literal["mode", "sample"]
+"""What is taken of the Gaussian that a VAE encodes a picture into: its mean, or a draw from it."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -45,12 +50,21 @@ class MethodSpec:
     recurrent: bool = False
     """In a clip it takes its own result of the frame before; it is then `Recurrent`, and sees no
     other frames (`frames_before` and `frames_after` are 0)."""
+    base: str = ""
+    """Pretrained model that the weights stand on, by its name in the zoo, such as `sd-turbo`;
+    `load` then takes its folder as `base`. Empty = the weight file is all."""
+    own_tiles: int = 0
+    """It gets whole frames of any size and plans its tiles itself, inside the network where they
+    belong; their side in input pixels. It is then `Tiled`. 0 = the engine tiles."""
     dtypes: tuple[DType, ...] = ("fp32",)
     """Number formats that give correct results; the first is the default on a GPU."""
     cpu_dtype: DType = "fp32"
     """Default on a CPU that computes in it natively; other CPUs compute in fp32."""
     exportable: bool = False
     """Its network is one graph of tensors, for ONNX and other runtimes; it is then `Exportable`."""
+    enlarges_alpha: bool = True
+    """Alpha is restored as a gray picture; False = it is resampled, for methods that make up
+    detail."""
     bytes_per_pixel: int = 4096
     """Peak working memory of `restore` in bytes per input pixel, in fp32."""
     color_fix: ColorFix = "none"
@@ -76,17 +90,56 @@ class MethodOptions:
     """1 = as near to the input's pixels as can be, 0 = as realistic as can be."""
     denoise: float | None = None
     """1 = noise is removed, 0 = it is left."""
+    prompt: str | None = None
+    """What the picture shows, in words, beside its tags."""
+    tags: str | None = None
+    """Its tags, "a, b, c"; None = those that the tagger finds."""
+    tiling: Tiling | None = None
+    """How it tiles."""
+    posterior: Posterior | None = None
+    """What it takes of the VAE's Gaussian."""
+    steps: int | None = None
+    """Passes of the network."""
+    tagger: str | None = None
+    """Weight file of the network that finds the tags of a picture, or `none`."""
+    tagger_adapter: str | None = None
+    """Weight file of what adapts that network to bad pictures, or `none`."""
+    compile: bool | None = None
+    """Whether torch.compile fuses the network."""
+
+
+OPTIONS: tuple[str, ...] = tuple(field.name for field in fields(MethodOptions))
+"""Names of what a user can ask of a method."""
 
 
 @runtime_checkable
 class Tunable(Protocol):
     """A method with options."""
 
-    def tune(self, *, fidelity: float = ..., denoise: float = ...) -> None:
-        """Obey the options that `MethodSpec.options` names.
+    def tune(self, **options: Any) -> None:
+        """Obey those of the options in `MethodSpec.options` that the user gave.
+
+        Called before every picture that has options of its own, such as a prompt; what is not
+        given stays as it was.
 
         Raises:
             OptionError: a value is outside what is allowed, or the weights do not allow it.
+        """
+        ...
+
+
+@runtime_checkable
+class Tiled(Protocol):
+    """A method that plans its own tiles."""
+
+    def use_tiles(self, side: int) -> None:
+        """Work in tiles of `side` input pixels from now on.
+
+        The engine hands on the user's choice, and half of it when memory has run out. The method
+        goes to the nearest side that it can do.
+
+        Raises:
+            OptionError: the side is not possible.
         """
         ...
 
@@ -147,6 +200,8 @@ class Method(Protocol):
     @classmethod
     def load(cls, weights: Path | None, *, device: torch.device, dtype: torch.dtype) -> Method:
         """Build the network and load `weights`, or the weights in the package when None.
+
+        Where the spec names a `base`, it also takes `base`: the folder of the pretrained model.
 
         Raises:
             WeightsError: the file is missing, damaged, unsafe, or of another model.

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from restore.method import MethodSpec
+from restore.resampling import resample
 
 TileProgress = Callable[[int, int], None]
 
@@ -64,7 +65,11 @@ def restore_planes(
         large = alpha[:1, :1, :, :1, :1].expand(*result.shape[:2], 1, *result.shape[-2:])
         return torch.cat((result, large), dim=2)
     # Alpha first: of its three channels one stays while the colors are made.
-    large = _colors(restorer, alpha, size=size, progress=lambda d, n: report(d, 2 * n))
+    if restorer.spec.enlarges_alpha:
+        large = _colors(restorer, alpha, size=size, progress=lambda d, n: report(d, 2 * n))
+    else:
+        scale = restorer.spec.scale
+        large = resample(alpha, size or (scale * alpha.shape[-1], scale * alpha.shape[-2]))
     for enlarged, small in zip(large.flatten(0, 1), alpha.flatten(0, 1), strict=True):
         hold_to_range(enlarged, small)
     pairs = zip(colors.flatten(0, 1), alpha.flatten(0, 1), strict=True)

@@ -16,6 +16,11 @@ METHODS: dict[str, str] = {
     "compact-x2": "restore.models.compact:CompactX2",
     "compact-fast": "restore.models.compact:CompactFast",
     "compact-fast-x2": "restore.models.compact:CompactFastX2",
+    "adcsr": "restore.models.adcsr:AdcSR",
+    "invsr": "restore.models.invsr:InvSR",
+    "osediff": "restore.models.osediff:OSEDiff",
+    "osediff-face": "restore.models.osediff:OSEDiffFace",
+    "s3diff": "restore.models.s3diff:S3Diff",
 }
 
 DEFAULT_METHOD = "compact"

@@ -92,7 +92,7 @@ def _along_last(x: Tensor, axis: Axis, offset: int, first: int, last: int) -> Te
         stop = min(last, start + CHUNK)
         low = max(offset, int((start + 0.5) * axis.ratio) - axis.support)
         high = min(offset + x.shape[-1], int((stop - 0.5) * axis.ratio) + axis.support + 1)
-        matrix = axis.matrix(start, stop, low, high)
+        matrix = axis.matrix(start, stop, low, high).to(x.device)
         result[..., start - first : stop - first] = x[..., low - offset : high - offset] @ matrix.mT
     return result
 

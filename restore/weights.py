@@ -9,6 +9,8 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import pickle
+import re
+import zipfile
 from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import Path
@@ -23,6 +25,7 @@ from restore.errors import WeightsError
 
 ASSETS = Path(__file__).resolve().parent / "assets"
 PICKLE_SUFFIXES = (".pth", ".pt", ".pkl", ".ckpt", ".bin")
+_END = 1 << 16
 
 
 def packaged_weights(name: str) -> Path:
@@ -49,7 +52,7 @@ def open_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     Raises:
         WeightsError: missing, empty, damaged, not a weight file, or a pickle with code in it.
     """
-    _check_readable(path)
+    check_readable(path)
     if path.suffix == ".safetensors":
         with _safe_file(path) as file:
             names = list(file.keys())
@@ -68,7 +71,7 @@ def open_metadata(path: Path) -> dict[str, str]:
     Raises:
         WeightsError: as `open_weights`, as far as the head of the file tells.
     """
-    _check_readable(path)
+    check_readable(path)
     if path.suffix != ".safetensors":
         return open_weights(path)[1]
     with _safe_file(path) as file:
@@ -109,7 +112,25 @@ def sha256(path: Path) -> str:
     return _sha256(path, stat.st_size, stat.st_mtime_ns)
 
 
-def _check_readable(path: Path) -> None:
+def fingerprint(folder: Path) -> str:
+    """What tells a folder of weights apart from others: names, sizes, and the ends of its files.
+
+    Gigabytes are not read: the first and the last 64 KiB of each file count, in which the names of
+    a safetensors file and its last numbers lie.
+    """
+    digest = hashlib.sha256()
+    for path in sorted(p for p in folder.rglob("*") if p.is_file()):
+        size = path.stat().st_size
+        digest.update(f"{path.relative_to(folder).as_posix()} {size}\n".encode())
+        with path.open("rb") as file:
+            digest.update(file.read(_END))
+            file.seek(max(0, size - _END))
+            digest.update(file.read(_END))
+    return digest.hexdigest()
+
+
+def check_readable(path: Path) -> None:
+    """Raise WeightsError unless `path` is a file that can hold weights."""
     if not path.exists():
         raise WeightsError(f"no weight file at {path}; give an existing file with --weights")
     if path.is_dir():
@@ -131,14 +152,24 @@ def _check_readable(path: Path) -> None:
         raise WeightsError(f"{path} is a web page, not weights; the download failed: try again")
 
 
-def _open_pickle(path: Path) -> dict[str, Tensor]:
+def read_pickle(path: Path) -> Any:
+    """What a pickle holds: tensors, numbers, text, and lists and dictionaries of them.
+
+    Raises:
+        WeightsError: missing, empty, damaged, not a weight file, or a pickle with code in it.
+    """
+    check_readable(path)
     try:
-        content: Any = torch.load(path, map_location="cpu", weights_only=True)
+        # Mapped, not read: a training checkpoint holds several GB that nobody asks for.
+        mapped = zipfile.is_zipfile(path)
+        return torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
     except pickle.UnpicklingError as error:
-        reason = str(error).strip().splitlines()[0]
+        # Not PyTorch's own words: they tell how to load it all the same.
+        found = re.search(r"GLOBAL (\S+)", str(error))
+        what = f" (it calls '{found[1]}')" if found else ""
         raise WeightsError(
             f"{path} was refused: it is damaged, or a pickle that holds code, which could do "
-            f"anything on this machine ({reason}); allowed are files of tensors only: get a "
+            f"anything on this machine{what}; allowed are files of tensors only: get a "
             "safetensors file from its authors"
         ) from error
     except (RuntimeError, OSError, EOFError, ValueError, KeyError) as error:
@@ -147,6 +178,10 @@ def _open_pickle(path: Path) -> dict[str, Tensor]:
             f"{path} cannot be read as weights ({reason}); it is damaged or cut short: "
             "fetch it again"
         ) from error
+
+
+def _open_pickle(path: Path) -> dict[str, Tensor]:
+    content = read_pickle(path)
     for key in ("params_ema", "params", "state_dict"):
         if isinstance(content, dict) and isinstance(content.get(key), dict):
             content = content[key]

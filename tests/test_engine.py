@@ -299,6 +299,7 @@ def test_a_number_format_that_a_method_lacks_is_refused(
 def test_settings_repeat_a_run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     restorer = fake_restorer(monkeypatch, tmp_path)
     settings = restorer.settings()
-    names = set(EngineConfig.__dataclass_fields__) - {"weights"} | {"weights_hash"}
+    names = set(EngineConfig.__dataclass_fields__) - {"weights", "base"}
+    names |= {"weights_hash", "base_hash"}
     assert set(settings) == names
     assert settings["tile"] == restorer.tile > 0

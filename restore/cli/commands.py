@@ -9,18 +9,17 @@ from __future__ import annotations
 import dataclasses
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 from click.shell_completion import get_completion_class
 
 import restore
 from restore.cli.app import FAILED, App, exit_on_sigterm, say_json
+from restore.cli.model_commands import models, say_licence
 from restore.cli.options import (
     HelpfulCommand,
-    HelpfulGroup,
     Session,
-    complete_model,
     input_option,
     make_config,
     make_options,
@@ -30,11 +29,6 @@ from restore.cli.progress import Meter
 from restore.cli.report import ImageLines, TrainLines, VideoLines
 from restore.config import DegradeConfig, ImageConfig, PackConfig, VideoConfig
 from restore.errors import OptionError
-from restore.export import ExportConfig
-
-if TYPE_CHECKING:
-    from restore.cli.models import ModelEntry
-    from restore.export import Exported
 
 
 @click.group(
@@ -61,6 +55,7 @@ def app() -> None:
         "restore image photo.jpg -o large.png --target 3840x2160",
         "restore image holiday -o restored --recursive --skip-existing",
         "restore image 'scans/*.tif' --scale 2 --suffix _clean",
+        "restore image photo.jpg -n osediff --tags 'dog, grass' --seed 3",
         "restore image - -o - --ext png < small.jpg > large.png",
     ],
 )
@@ -131,94 +126,7 @@ def video(
     return lines.result(source, result)
 
 
-def say_licence(model: str) -> None:
-    """Say on stderr when the weights of `model` are not free for every use.
-
-    Raises:
-        OptionError: no method has that name.
-    """
-    from restore.cli.models import licence_notice
-    from restore.registry import method_class
-
-    notice = licence_notice(method_class(model).spec)
-    if notice is not None:
-        click.echo(f"restore: note: {notice}", err=True)
-
-
-@app.group(params=program_options(), subcommand_metavar="COMMAND", cls=HelpfulGroup)
-def models() -> None:
-    """Say which methods there are; write one for other programs."""
-
-
-@models.command(
-    "list",
-    cls=HelpfulCommand,
-    params=program_options(),
-    short_help="List every method.",
-    examples=["restore models list", "restore models list --json"],
-)
-@click.option("--json", is_flag=True, help="Write one JSON object a line.")
-@click.pass_obj
-def models_list(session: Session, json: bool) -> None:
-    """List every method: its scale, its licence, and whether its weights are here."""
-    from restore.cli.models import list_models
-
-    session.json = json
-    for entry in list_models():
-        if json:
-            say_json(dataclasses.asdict(entry))
-        else:
-            click.echo("\n".join(model_lines(entry)))
-
-
-@models.command(
-    "export",
-    cls=HelpfulCommand,
-    params=[*make_options(ExportConfig), *program_options()],
-    short_help="Write a method's network as an ONNX file.",
-    examples=[
-        "restore models export compact -o compact.onnx",
-        "restore models export compact --scale 2 --fidelity 0.5 -o half.onnx",
-        "restore models export compact-fast --temporal --int8 --overwrite",
-    ],
-)
-@click.argument("model", metavar="MODEL", shell_complete=complete_model)
-def models_export(model: str, **values: Any) -> None:
-    """Write a method's network as an ONNX file, for other programs and devices.
-
-    The file takes pictures of any size: RGB, batch x 3 x height x width, float32 from 0 to 1. It
-    is compared with PyTorch in ONNX Runtime, and kept when they agree.
-    """
-    config = make_config(ExportConfig, values)
-
-    from restore.export import export_method
-
-    say_licence(model)
-    click.echo(exported_line(export_method(model, config)), err=True)
-
-
-def exported_line(exported: Exported) -> str:
-    """What a person reads about a file that was written."""
-    size = f"{exported.bytes / 2**20:.1f} MiB"
-    most, mean = 255 * exported.largest, 255 * exported.mean
-    return (
-        f"{exported.path}: {exported.model}, x{exported.scale}, {size}; differs from PyTorch by "
-        f"{most:.2g} of 255 at most, {mean:.2g} in the mean"
-    )
-
-
-def model_lines(entry: ModelEntry) -> list[str]:
-    """What a person reads about one method."""
-    scale = f"x{entry.scale}" if entry.scale else "x?"
-    default = ", default" if entry.default else ""
-    weights = f"{entry.weights_bytes / 2**20:.1f} MiB" if entry.weights else "not here"
-    lines = [
-        f"{entry.name} ({scale}{default}): {entry.summary}",
-        f"    number formats: {', '.join(entry.dtypes)}; weights: {weights}",
-        f"    licence of the weights: {entry.licence}"
-        + ("" if entry.commercial_use else " (check it before commercial use)"),
-    ]
-    return lines + ([f"    problem: {entry.problem}"] if entry.problem else [])
+app.add_command(models)
 
 
 @app.command(

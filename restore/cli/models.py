@@ -1,4 +1,4 @@
-"""What `restore models list` and `restore doctor` know about each registered method."""
+"""What `restore models` and `restore doctor` know about methods, and about the weights they use."""
 
 from __future__ import annotations
 
@@ -6,10 +6,14 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from restore.errors import MissingExtraError, WeightsError
+from restore.errors import MissingExtraError, RestoreError, WeightsError
 from restore.method import MethodSpec
 from restore.registry import DEFAULT_METHOD, METHODS, method_class
-from restore.weights import packaged_weights
+from restore.zoo.cache import Shelf
+from restore.zoo.entries import ENTRIES
+from restore.zoo.entry import Entry
+from restore.zoo.locate import locate, locate_weights
+from restore.zoo.pull import with_needs
 
 FREE_LICENCES = ("apache", "mit", "bsd", "isc", "cc0", "cc-by-4", "cc-by-sa", "openrail")
 """Beginnings of licence names, in lower case, that allow commercial use."""
@@ -21,6 +25,8 @@ class ModelEntry:
 
     name: str
     """Name for `-n`."""
+    kind: str = "method"
+    """Tells it from the weights that are listed beside it."""
     default: bool
     """Whether it runs when no model is named."""
     scale: int | None
@@ -39,8 +45,40 @@ class ModelEntry:
     """Its weight file, or None when that is missing."""
     weights_bytes: int
     """Size of the weight file, 0 when it is missing."""
+    base: str
+    """Pretrained model that it stands on; empty when it needs none."""
+    ready: bool
+    """Whether it can be used now."""
+    missing: tuple[str, ...]
+    """Names for `restore models pull` of what it lacks."""
     problem: str | None
     """Why it cannot be used now and what to do, or None."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ZooState:
+    """Weights that can be pulled, and whether they are here."""
+
+    name: str
+    """Name for `restore models pull`."""
+    kind: str
+    """`weights`, `part` or `base`."""
+    summary: str
+    """One line on what they are."""
+    licence: str
+    """Licence of the weights."""
+    commercial_use: bool
+    """Whether that licence is known to allow commercial use."""
+    bytes: int
+    """Size of the download; 0 = not known."""
+    exact: bool
+    """Whether that is the exact size."""
+    path: Path | None
+    """File or folder here, None when something of it is missing."""
+    requires: tuple[str, ...]
+    """What they are of no use without."""
+    optional: tuple[str, ...]
+    """What makes them better."""
 
 
 def list_models(names: Iterable[str] = METHODS) -> list[ModelEntry]:
@@ -49,6 +87,11 @@ def list_models(names: Iterable[str] = METHODS) -> list[ModelEntry]:
     A method that lacks something is listed with its problem: it does not hide the others.
     """
     return [describe_model(name) for name in sorted(names)]
+
+
+def list_zoo() -> list[ZooState]:
+    """The state of all weights that can be pulled, but for those of registered methods."""
+    return [zoo_state(entry) for name, entry in ENTRIES.items() if name not in METHODS]
 
 
 def describe_model(name: str) -> ModelEntry:
@@ -65,21 +108,55 @@ def describe_model(name: str) -> ModelEntry:
     except MissingExtraError as error:
         problem = str(error)
     try:
-        weights = packaged_weights(name)
+        weights = locate_weights(name)
     except WeightsError as error:
         problem = problem or str(error)
+    base = spec.base if spec else ""
+    missing = []
+    for needed in needs(name, base):
+        try:
+            locate(needed)
+        except RestoreError as error:
+            missing.append(needed)
+            problem = problem or str(error)
     return ModelEntry(
         name=name,
         default=name == DEFAULT_METHOD,
         scale=spec.scale if spec else None,
         dtypes=spec.dtypes if spec else (),
         licence=spec.licence if spec else "unknown",
-        commercial_use=spec is not None and allows_commercial_use(spec.licence),
+        commercial_use=spec is not None and licence_notice(spec) is None,
         summary=spec.summary if spec else "",
         source=spec.source if spec else "",
         weights=weights,
         weights_bytes=weights.stat().st_size if weights else 0,
+        base=base,
+        ready=problem is None,
+        missing=tuple(missing),
         problem=problem,
+    )
+
+
+def needs(name: str, base: str) -> list[str]:
+    """Entries of the zoo that a method cannot do without, its own weights among them."""
+    found = with_needs([name]) if name in ENTRIES else []
+    return [*found, base] if base in ENTRIES and base not in found else found
+
+
+def zoo_state(entry: Entry) -> ZooState:
+    """Whether the weights of `entry` are here, and what else `list` says of them."""
+    files = entry.choose()
+    return ZooState(
+        name=entry.name,
+        kind=entry.kind,
+        summary=entry.summary,
+        licence=entry.licence,
+        commercial_use=allows_commercial_use(entry.licence),
+        bytes=sum(file.bytes for file in files) if all(file.bytes for file in files) else 0,
+        exact=all(file.size is not None for file in files),
+        path=locate(entry.name) if not Shelf(entry).missing() else None,
+        requires=entry.requires,
+        optional=entry.optional,
     )
 
 
@@ -92,9 +169,17 @@ def allows_commercial_use(licence: str) -> bool:
 
 def licence_notice(spec: MethodSpec) -> str | None:
     """The line that is said each time weights with a restricted licence are used."""
-    if allows_commercial_use(spec.licence):
+    own = licence_line(spec.name, spec.licence)
+    if own is None and spec.base in ENTRIES:
+        return licence_line(spec.base, ENTRIES[spec.base].licence)
+    return own
+
+
+def licence_line(name: str, licence: str) -> str | None:
+    """What is said of a licence that is not known to allow commercial use; None for others."""
+    if allows_commercial_use(licence):
         return None
     return (
-        f"the weights of '{spec.name}' are under '{spec.licence}': check it before any commercial "
-        "use of the results"
+        f"the weights of '{name}' are under '{licence}': check it before any commercial use of the "
+        "results"
     )

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
 import torch
 
@@ -43,6 +43,10 @@ from restore.image.plan import STREAM, Job, plan_images, written_as
 from restore.memory import free_memory
 from restore.method import MethodSpec
 from restore.planes import FrameRestorer, restore_planes
+from restore.tags import TagsFile, tags_of
+
+if TYPE_CHECKING:
+    from restore.engine import Restorer
 
 log = logging.getLogger("restore.image")
 
@@ -73,6 +77,7 @@ def restore_images(
 
     Raises:
         OptionError: the settings do not go together, or with the inputs.
+        InputError: the file of tags cannot be read.
         OutputError: the output folder cannot be written; found before any work.
         WeightsError: the model cannot be loaded.
     """
@@ -82,13 +87,16 @@ def restore_images(
     if restorer is None and config.scale is not None:
         config = _fitting(config, config.scale)
     spec = _describe(config) if restorer is None else restorer.spec
+    tags = tags_of(config, spec)
     jobs = plan_images(names, config, method_scale=spec.scale)
     working = not config.dry_run and any(job.verdict == "run" for job in jobs)
     if working and config.output not in (None, STREAM):
         _prepare_output(Path(config.output), jobs)
     if working and restorer is None:
         restorer = _load(config)
-    run = _Run(config=config, spec=spec, restorer=restorer, on_event=on_event, total=len(jobs))
+    run = _Run(
+        config=config, spec=spec, tags=tags, restorer=restorer, on_event=on_event, total=len(jobs)
+    )
     for index, job in enumerate(jobs, start=1):
         run.take(job, index)
     run.report.seconds = time.perf_counter() - start
@@ -142,6 +150,7 @@ class _Run(Batch):
 
     config: ImageConfig
     spec: MethodSpec
+    tags: TagsFile | None
     restorer: FrameRestorer | None
     prepared: set[Path] = field(default_factory=set)
 
@@ -176,6 +185,9 @@ class _Run(Batch):
             picture = flattened(picture)  # before the network, which then need not see alpha
             notes += (NO_ALPHA.format(format),)
         assert self.restorer is not None
+        if self.tags is not None:
+            name = Path(source).stem if job.source is not None else STREAM
+            cast("Restorer", self.restorer).tune(tags=self.tags.of(name))
         picture = restore_picture(
             picture,
             self.restorer,

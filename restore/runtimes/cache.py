@@ -26,9 +26,9 @@ MADE_WITH = ("torch", "onnx", "onnxscript", "onnxruntime")
 
 def cache_folder() -> Path:
     """Where this system keeps what programs can make again; it may not exist."""
-    import platformdirs
+    from restore.zoo import cache
 
-    return Path(platformdirs.user_cache_dir("restore", appauthor=False)) / "graphs"
+    return cache.cache_folder() / "graphs"
 
 
 def cache_key(net: nn.Module, *about: object) -> str:

@@ -16,6 +16,7 @@ import av
 from restore.config import EngineConfig, VideoConfig, parse_time
 from restore.errors import InputError, OutputError, RestoreError
 from restore.streaming import FrameStream
+from restore.tags import tags_of
 from restore.video import pipeline
 from restore.video.decode import Frame, decode
 from restore.video.journal import Ending, Journal, fingerprint
@@ -124,6 +125,8 @@ def restore_video(
             return _result(plan, begin, done, resumed=done.frames)
         _check_name(plan)
         restorer = restorer or _load(plan.config, previous)
+        if (tags := tags_of(plan.config, restorer.spec)) is not None:
+            restorer.tune(tags=tags.of(plan.info.path.stem))
         work.begin(
             source=fingerprint(plan.info.path),
             settings=_settings(plan, restorer),

@@ -18,12 +18,13 @@ from typing import Any
 
 from restore import __version__
 from restore.errors import InputError
+from restore.method import OPTIONS
 from restore.video.journal import Journal, fingerprint
 from restore.video.plan import VideoPlan
 from restore.video.probe import open_clip
 
 _WISHES = (
-    *("model", "weights", "seed", "color_fix", "fidelity", "denoise", "temporal"),
+    *("model", "weights", "base", "seed", "color_fix", "temporal", "tags_file", *OPTIONS),
     *("scene_threshold", "start", "end", "audio"),
 )
 

@@ -12,6 +12,7 @@ from typing import Any
 
 import click
 import pytest
+import torch
 from click.testing import CliRunner, Result
 
 import restore.cli.commands
@@ -31,6 +32,8 @@ PROGRAM = ["--debug", "--help", "--verbose", "-v"]
 ENGINE = [
     *["--color-fix", "--device", "--dtype", "--model", "--seed", "--tile", "--tile-overlap"],
     *["--denoise", "--fidelity", "--runtime", "--weights", "-g", "-n", "-t"],
+    *["--base", "--compile", "--posterior", "--prompt", "--steps", "--tagger", "--tagger-adapter"],
+    *["--tags", "--tags-file", "--tiling"],
 ]
 SIZE = ["--outscale", "--scale", "--target", "-s"]
 FILES = ["--input", "--output", "-i", "-o"]
@@ -48,6 +51,10 @@ FLAGS: dict[str, list[str]] = {
     ],
     "models": PROGRAM,
     "models list": [*PROGRAM, "--json"],
+    "models info": [*PROGRAM, "--json"],
+    "models pull": [*PROGRAM, "--alone", "--json", "--keep", "--offline", "--variant"],
+    "models verify": [*PROGRAM, "--json"],
+    "models convert": [*PROGRAM, "--json", "--output", "--overwrite", "-o"],
     "models export": [
         *[*PROGRAM, "--denoise", "--fidelity", "--int8", "--output", "--overwrite", "--scale"],
         *["--temporal", "--weights", "-o", "-s"],
@@ -174,8 +181,16 @@ def test_the_flags_are_those_that_were_promised() -> None:
 
 @pytest.mark.parametrize("path", [path for path in FLAGS if path != "models"])
 def test_each_help_page_has_examples_that_the_program_takes(
-    path: str, images: SimpleNamespace, clip: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
+    path: str,
+    images: SimpleNamespace,
+    clip: SimpleNamespace,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
 ) -> None:
+    monkeypatch.setenv("RESTORE_CACHE", str(tmp_path / "cache"))
+    monkeypatch.chdir(tmp_path)
+    torch.save({"w": torch.zeros(3)}, "osediff.pkl")  # what 'models convert' is shown with
+    monkeypatch.setattr("restore.cli.model_commands.pull_one", lambda *_, **__: None)
     trained = TrainResult(weights=Path("net"), iteration=9, finished=True)
     monkeypatch.setattr("restore.export.export_method", lambda *_: EXPORTED)
     monkeypatch.setattr("restore.training.run.train_from_file", lambda *_, **__: trained)

@@ -18,6 +18,7 @@ from PIL import Image
 
 import restore
 from restore.cli.progress import Meter, clock, count
+from restore.registry import METHODS
 
 PROGRAM = [sys.executable, "-m", "restore"]
 
@@ -144,7 +145,7 @@ def test_the_completion_script_is_valid_in_its_shell(shell: str, tmp_path: Path)
             "restore ",
             {"image", "video", "degrade", "models", "doctor", "train", "pack", "completion"},
         ),
-        ("restore image -n ", {"compact", "compact-x2", "compact-fast", "compact-fast-x2"}),
+        ("restore image -n ", set(METHODS)),
         ("restore image --dtype b", {"bf16"}),
         ("restore video --no", {"--no-audio", "--no-temporal"}),
     ],
