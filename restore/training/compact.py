@@ -1,6 +1,6 @@
 """The recipe `compact`: pictures for the network of the package, for pixels or adversarially.
 
-good -> (soft lens) -> degrade -> network -> pixel, SSIM, frequency, perceptual losses
+good -> (soft lens) -> degrade -> network -> pixel, SSIM, frequency, texture, perceptual losses
                                          -> random piece -> discriminator -> adversarial loss
 """
 
@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import ClassVar
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from restore.data_pipelines.patches import PatchFolder, PatchSource
@@ -24,6 +25,7 @@ from restore.training.config import TrainConfig
 from restore.training.losses import LpipsNet, charbonnier, dissimilarity, perceptual, spectral_l1
 from restore.training.mixture import DegradationShare, Mixture, without_noise
 from restore.training.recipe import Batch, Player, Stepper, Weights, step_generator
+from restore.training.texture import TextureConfig, texture_loss
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -66,6 +68,10 @@ class CompactTrainConfig(TrainConfig):
     """Weight of LPIPS, when its weights are there."""
     perceptual_net: LpipsNet = "alex"
     """Network of LPIPS."""
+    coarse_weight: float = 0.0
+    """Weight of the pixel loss at a quarter of the size, where texture does not count."""
+    texture: TextureConfig = field(default_factory=TextureConfig)
+    """Losses on the statistics of texture."""
     adversarial: AdversarialConfig = field(default_factory=AdversarialConfig)
     """Adversarial loss."""
 
@@ -85,6 +91,11 @@ class CompactTrainConfig(TrainConfig):
             raise OptionError(
                 f"the set '{self.set}' starts from faithful weights of the same network; give "
                 "their file as init, without init_fitting"
+            )
+        if self.texture.weight and self.texture.window > self.patch * self.network.scale - 6:
+            raise OptionError(
+                f"texture.window is {self.texture.window}, too much for a result of "
+                f"{self.patch * self.network.scale} pixels; give less, or larger patches"
             )
         if self.adversarial.weight and self.adversarial.crop > self.patch * self.network.scale:
             raise OptionError(
@@ -124,6 +135,8 @@ class CompactTraining:
         self.players = {"network": Player.of(trained(self.network, config), config.optim)}
         self.averaged = ("network",)
         self.loss_names: tuple[str, ...] = ("loss", "pixel")
+        if config.texture.weight:
+            self.loss_names += ("texture",)
         if self.adversary is not None:
             self.modules["discriminator"] = self.adversary.network
             self.players["discriminator"] = self.adversary.player
@@ -158,7 +171,7 @@ class CompactTraining:
         """One step of the network, and one of the discriminator when there is one."""
         with stepper.autocast():
             result = self._forward(_channels_last(batch["bad"])).float()
-        loss, losses = self.picture_loss(result, batch["good"])
+        loss, losses = self.picture_loss(result, batch["good"], int(batch["iteration"]))
         return self.update(
             loss, losses, result=result, good=batch["good"], batch=batch, stepper=stepper
         )
@@ -195,18 +208,27 @@ class CompactTraining:
         total = (loss + extra).detach()
         return {"loss": total, **losses, "adversarial": verdict, "discriminator": learned}
 
-    def picture_loss(self, result: Tensor, good: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        """The weighed sum of the losses that need no second network, and the pixel loss alone."""
+    def picture_loss(
+        self, result: Tensor, good: Tensor, iteration: int
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """The weighed sum of the losses that need no discriminator, and its parts for the log."""
         config = self.config
         pixel = charbonnier(result, good)
-        loss = config.pixel_weight * pixel
+        loss, losses = config.pixel_weight * pixel, {"pixel": pixel.detach()}
+        if config.coarse_weight:
+            small, small_good = (F.avg_pool2d(x, 4) for x in (result, good))
+            loss = loss + config.coarse_weight * charbonnier(small, small_good)
+        if config.texture.weight:
+            draw = step_generator(config.seed + 1, iteration)
+            texture = texture_loss(result, good, config.texture, draw, scale=self.scale)
+            loss, losses["texture"] = loss + texture, texture.detach()
         if config.ssim_weight:
             loss = loss + config.ssim_weight * dissimilarity(result, good)
         if config.frequency_weight:
             loss = loss + config.frequency_weight * spectral_l1(result, good)
         if self.perceptual is not None:
             loss = loss + config.perceptual_weight * self.perceptual(result, good)
-        return loss, {"pixel": pixel.detach()}
+        return loss, losses
 
     def save(self, path: Path, averages: Mapping[str, Weights], *, iteration: int) -> None:
         """Write the averaged set, and beside it the others of the file that it began with."""

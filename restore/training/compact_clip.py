@@ -146,7 +146,7 @@ class CompactClipTraining(CompactTraining):
         config, good = self.config, batch["good"]
         results = self._unroll(batch, stepper)
         flat, flat_good = results.flatten(0, 1), good.flatten(0, 1)
-        loss, losses = self.picture_loss(flat, flat_good)
+        loss, losses = self.picture_loss(flat, flat_good, int(batch["iteration"]))
         temporal = self._temporal(results, batch)
         loss = loss + config.temporal_weight * temporal
         losses["temporal"] = temporal.detach()
