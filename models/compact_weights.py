@@ -1,8 +1,12 @@
 """Weight files of `compact`: one shape, and one or more sets of weights to move between.
 
-Tensors are named SET.PARAMETER; the shape is in the text beside them. All sets come from one
-training run's weights and stay close enough that what lies between two of them works as well
-(Wang et al., "Deep Network Interpolation for Continuous Imagery Effect Transition", CVPR 2019).
+    faithful.PARAMETER           fp16
+    SET.PARAMETER                int8: what the set adds to the faithful one, in steps
+    SET.PARAMETER.step           fp16: size of a step, for each output channel
+
+The shape is in the text beside them. All sets come from one training run's weights and stay close
+enough that what lies between two of them works as well (Wang et al., "Deep Network Interpolation
+for Continuous Imagery Effect Transition", CVPR 2019), and that 8 bits hold what tells them apart.
 """
 
 from __future__ import annotations
@@ -19,7 +23,10 @@ from restore.errors import OptionError, WeightsError
 from restore.models.compact_net import CompactConfig
 from restore.weights import open_weights, save_weights
 
-FORMAT = "restore.compact.v2"
+FORMAT = "restore.compact.v3"
+FORMATS = ("restore.compact.v2", FORMAT)
+"""Those that can be read; version 2 has every set in fp16."""
+_STEP = ".step"
 
 SetName = Literal["faithful", "realistic", "noisy"]
 """faithful: trained for pixels; realistic: trained adversarially; noisy: leaves noise alone."""
@@ -42,7 +49,7 @@ def write_compact(
     sets: Mapping[SetName, Mapping[str, Tensor]],
     metadata: Mapping[str, str] | None = None,
 ) -> None:
-    """Write a weight file in fp16, whole or not at all.
+    """Write a weight file, whole or not at all.
 
     Args:
         path: file to write.
@@ -53,12 +60,28 @@ def write_compact(
     if "faithful" not in sets:
         raise ValueError("a weight file needs the set 'faithful'")
     text = {"format": FORMAT, **(metadata or {}), **{k: str(v) for k, v in asdict(config).items()}}
-    state = {
-        f"{name}.{key}": value.to(torch.float16)
-        for name, weights in sets.items()
-        for key, value in weights.items()
-    }
+    faithful = {key: value.to(torch.float16) for key, value in sets["faithful"].items()}
+    state = {f"faithful.{key}": value for key, value in faithful.items()}
+    for name, weights in sets.items():
+        if name == "faithful":
+            continue
+        for key, value in weights.items():
+            steps, size = _to_steps(value.float() - faithful[key].float())
+            state |= {f"{name}.{key}": steps, f"{name}.{key}{_STEP}": size}
     save_weights(path, state, text)
+
+
+def _to_steps(difference: Tensor) -> tuple[Tensor, Tensor]:
+    """A difference as int8 in steps, and the size of a step `(channels,)` in fp16."""
+    largest = difference.abs().flatten(1).amax(1) if difference.ndim > 1 else difference.abs()
+    # Not below what fp16 holds exactly; a difference that small is none.
+    size = (largest / 127).clamp_min(2**-14).to(torch.float16)
+    shape = (-1, *(1,) * (difference.ndim - 1))
+    return (difference / size.float().view(shape)).round().to(torch.int8), size
+
+
+def _from_steps(steps: Tensor, size: Tensor) -> Tensor:
+    return steps.float() * size.float().view(-1, *(1,) * (steps.ndim - 1))
 
 
 def read_compact(path: Path) -> CompactFile:
@@ -82,12 +105,19 @@ def read_compact(path: Path) -> CompactFile:
                 f"{path} holds a weight set '{name}'; this version knows {', '.join(SETS)}: "
                 "update restore, or write the file again with 'restore train'"
             )
-        sets.setdefault(name, {})[parameter] = value.float()
+        if not parameter.endswith(_STEP):
+            size = state.get(key + _STEP)
+            sets.setdefault(name, {})[parameter] = (
+                value.float() if size is None else _from_steps(value, size)
+            )
     if "faithful" not in sets:
         raise WeightsError(
             f"{path} holds no weight set 'faithful'; write it again with 'restore train' or leave "
             "--weights out"
         )
+    for name, weights in sets.items():
+        if name != "faithful" and any(f"{name}.{key}{_STEP}" in state for key in weights):
+            sets[name] = {key: sets["faithful"][key] + value for key, value in weights.items()}
     return CompactFile(config=config, sets=sets)
 
 
@@ -97,7 +127,7 @@ def read_config(path: Path, metadata: Mapping[str, str]) -> CompactConfig:
     Raises:
         WeightsError: the text is of another model, or incomplete.
     """
-    if metadata.get("format") != FORMAT:
+    if metadata.get("format") not in FORMATS:
         found = metadata.get("format", "no format is named")
         raise WeightsError(
             f"{path} holds weights of another model ({found}); 'compact' needs a file with "

@@ -98,7 +98,9 @@ class OSEDiff:
     def to(self, device: torch.device, dtype: torch.dtype) -> OSEDiff:
         """Move all networks."""
         self.device, self.dtype = device, dtype
-        self.unet = nn.Module.to(move(self.unet, device, dtype), memory_format=torch.channels_last)
+        # On a CPU PyTorch's GroupNorm loses digits in the other layout.
+        layout = torch.contiguous_format if device.type == "cpu" else torch.channels_last
+        self.unet = nn.Module.to(move(self.unet, device, dtype), memory_format=layout)
         move(self.vae.vae, device, dtype)
         self.prompts.to(device, dtype)
         self.tagging.to(device, dtype)
