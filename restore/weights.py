@@ -173,7 +173,9 @@ def read_pickle(path: Path) -> Any:
             "safetensors file from its authors"
         ) from error
     except (RuntimeError, OSError, EOFError, ValueError, KeyError) as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        # The first sentence; PyTorch says three.
+        said = re.split(r"\.\s|\n", str(error).strip())[0]
+        reason = said or type(error).__name__
         raise WeightsError(
             f"{path} cannot be read as weights ({reason}); it is damaged or cut short: "
             "fetch it again"

@@ -124,7 +124,10 @@ def _merge(
 ) -> None:
     """Merge the adapters of one network, having compared them with the file's own lists."""
     strange = [name for name in state if not is_lora(name)]
-    adapters = read_adapters(state)
+    try:
+        adapters = read_adapters(state)
+    except WeightsError as error:
+        raise WeightsError(f"{path}: {error}") from error
     for adapter, layers in groups.items():
         have, listed = set(adapters.get(adapter, {})), set(layers)  # the VAE's list has doubles
         if have != listed:

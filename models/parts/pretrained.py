@@ -92,8 +92,8 @@ def load_part(folder: Path, part: Part, kind: type[SomeModule]) -> SomeModule:
     name = config.get("_class_name") or next(iter(config.get("architectures") or ()), kind.__name__)
     if name != kind.__name__:
         raise WeightsError(
-            f"{part} of the base model in {folder} is a {name}, not a {kind.__name__}; give "
-            "another base with --base"
+            f"{part} of the base model in {folder} is of the kind {name}, not {kind.__name__}; "
+            "give another base with --base"
         )
     place = folder / part
     files = _weight_files(place)
@@ -106,6 +106,7 @@ def load_part(folder: Path, part: Part, kind: type[SomeModule]) -> SomeModule:
                 place,
                 torch_dtype=torch.float32,
                 variant=variant,
+                use_safetensors=files[0].suffix == ".safetensors",
                 local_files_only=True,
                 output_loading_info=True,
             )
