@@ -22,6 +22,7 @@ import torch
 from torch import Tensor
 
 from restore.errors import WeightsError
+from restore.models.parts.known_files import recognise
 from restore.nested_weights import Nested, check_finite, open_nested
 from restore.weights import check_readable, open_metadata, read_pickle, save_weights
 from restore.zoo.locate import locate_weights
@@ -187,8 +188,8 @@ def _network(content: Nested, path: Path) -> Nested:
     state = {name.removeprefix("module."): value for name, value in content.items()}
     if _FIRST not in state:
         raise WeightsError(
-            f"{path} holds {_what_it_is(content)}; 'adcsr' needs net_params_200.pkl from {PAGE}, "
-            "with halfDecoder.ckpt beside it"
+            f"{path} is {recognise(content, 'adcsr')}; 'adcsr' needs net_params_200.pkl from "
+            f"{PAGE}, with halfDecoder.ckpt beside it"
         )
     known = ("body.1.", "body.2.")
     extra = next((name for name in state if not name.startswith(known)), None)
@@ -199,17 +200,6 @@ def _network(content: Nested, path: Path) -> Nested:
     check_finite(path, state)
     _check_copies(state, path)
     return state
-
-
-def _what_it_is(content: Mapping[str, Any]) -> str:
-    if "state_dict_unet" in content or "unet_lora_encoder_modules" in content:
-        return "LoRA weights, as OSEDiff has them"
-    if isinstance(content.get("unet"), Mapping) and isinstance(content.get("vae"), Mapping):
-        return "AdcSR's teacher (a whole UNet and VAE), which only its training needs"
-    inner = content.get("state_dict", content)
-    if isinstance(inner, Mapping) and "decoder.conv_out.weight" in inner:
-        return "the half decoder of AdcSR, which belongs beside the network"
-    return f"weights of another model (such as '{next(iter(content), 'none')}')"
 
 
 def _check_copies(state: Mapping[str, Tensor], path: Path) -> None:

@@ -19,6 +19,7 @@ from typing import Any, Literal
 from torch import Tensor, nn
 
 from restore.errors import WeightsError
+from restore.models.parts.known_files import recognise
 from restore.models.parts.lora import PEFT_ALPHA, LoraPair, find_layer, is_lora, read_adapters
 from restore.models.parts.modulated_lora import ModulatedLora, ModulationNet, targeted
 from restore.nested_weights import Nested, check_finite, open_nested
@@ -104,7 +105,9 @@ def read_s3diff(path: Path) -> S3DiffFile:
     odd = [key for key in _KEYS if key not in content] or sorted(set(content) - set(_KEYS))
     if odd:
         verb = "also holds" if odd[0] in content else "lacks"
-        raise WeightsError(f"{path} {verb} '{odd[0]}': {_what_it_is(content)}")
+        raise WeightsError(
+            f"{path} {verb} '{odd[0]}': it is {recognise(content, 's3diff')}; {_HINT}"
+        )
     for key in _KEYS:
         if key.startswith("state_") and not isinstance(content[key], Mapping):
             raise WeightsError(f"{path} has no named tensors under '{key}'; {_HINT}")
@@ -206,17 +209,3 @@ def _modulation(content: Nested, net: Net, path: Path) -> ModulationNet:
             f"the modulation of the {net} in {path} is not S3Diff's: {reason}; {_HINT}"
         ) from error
     return result
-
-
-def _what_it_is(content: Mapping[str, Any]) -> str:
-    """A guess at the method that a file belongs to, and what to do."""
-    known = {
-        "unet_lora_encoder_modules": "OSEDiff: choose -n osediff",
-        "lora_rank_unet_pix": "PiSA-SR, which is not supported",
-        "conv_first.0.weight": "the degradation estimator; it belongs beside s3diff.pkl",
-        "encoder.conv_in.weight": "InvSR: choose -n invsr",
-    }
-    for key, name in known.items():
-        if key in content:
-            return f"it is the file of {name}; or {_HINT}"
-    return f"it is not in S3Diff's layout; {_HINT}"

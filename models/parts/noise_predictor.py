@@ -20,6 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from restore.errors import WeightsError
+from restore.models.parts.known_files import recognise
 from restore.nested_weights import check_finite, open_nested
 
 LATENT_CHANNELS = 4
@@ -169,7 +170,7 @@ def read_predictor(path: Path) -> NoisePredictor:
         "model with -n"
     )
     if not isinstance(state, dict) or not all(isinstance(t, Tensor) for t in state.values()):
-        raise WeightsError(f"{path} holds weights of another model; {wanted}")
+        raise WeightsError(f"{path} is {recognise(content, 'invsr')}; {wanted}")
     state = plain_names(state)
     try:
         with torch.device("meta"):

@@ -11,17 +11,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from restore.errors import WeightsError
+from restore.models.parts.known_files import recognise
 from restore.models.parts.lora import PEFT_ALPHA, find_layer, is_lora, merge, read_adapters
 from restore.nested_weights import Nested, check_finite, open_nested
 
 _UNET_GROUPS = ("encoder", "decoder", "others")
 _BASE_LAYER = "conv_in.base_layer."
+_HINT = "give the osediff.pkl of github.com/cswry/OSEDiff"
 _FARTHEST = 0.5
 """Relative distance of the trained conv_in from the base's beyond which that is another base."""
 
@@ -38,29 +39,16 @@ def read(path: Path) -> Nested:
     needed += ["state_dict_unet", "state_dict_vae"]
     missing = [key for key in needed if key not in content]
     if missing:
-        raise WeightsError(f"{path} lacks '{missing[0]}': {_what_it_is(content)}")
+        raise WeightsError(
+            f"{path} lacks '{missing[0]}': it is {recognise(content, 'osediff')}; {_HINT}"
+        )
     extra = sorted(set(content) - set(needed))
     if extra:
-        raise WeightsError(f"{path} also holds '{extra[0]}': {_what_it_is(content)}")
+        raise WeightsError(
+            f"{path} also holds '{extra[0]}': it is {recognise(content, 'osediff')}; {_HINT}"
+        )
     check_finite(path, content)
     return content
-
-
-def _what_it_is(content: Mapping[str, Any]) -> str:
-    """A guess at the method that a file belongs to, and what to do."""
-    hint = "give the osediff.pkl of github.com/cswry/OSEDiff"
-    if {"vae", "unet"} <= set(content):
-        return f"it is AdcSR's file of the same name, or whole networks; {hint}"
-    known = {
-        "w": "S3Diff: choose -n s3diff",
-        "lora_rank_unet_pix": "PiSA-SR, which is not supported",
-        "state_dict_vae_time": "TADSR, which is not supported",
-        "state_dict_bpp": "DLoRAL, which is a method for clips",
-    }
-    for key, name in known.items():
-        if key in content:
-            return f"it is a file of {name}; {hint}"
-    return f"it is not in OSEDiff's layout; {hint}"
 
 
 def adapt(content: Nested, unet: nn.Module, vae: nn.Module, path: Path) -> None:

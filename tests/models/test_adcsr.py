@@ -177,11 +177,14 @@ def test_one_file_made_of_both_gives_the_same(weights: Path, tmp_path: Path) -> 
 @pytest.mark.parametrize(
     ("content", "said"),
     [
-        ({"rank_unet": 4, "state_dict_unet": {"a": torch.zeros(1)}}, "LoRA weights, as OSEDiff"),
+        ({"rank_unet": 4, "unet_lora_encoder_modules": []}, "OSEDiff's file: choose -n osediff"),
         ({"vae": {"a": torch.zeros(1)}, "unet": {"b": torch.zeros(1)}}, "AdcSR's teacher"),
         (half_decoder(), "the half decoder of AdcSR"),
-        ({"body.0.weight": torch.zeros(1)}, r"another model \(such as 'body.0.weight'\)"),
-        ({}, r"another model \(such as 'none'\)"),
+        (
+            {"body.0.weight": torch.zeros(1)},
+            r"no file of a known model \(it holds 'body.0.weight'\)",
+        ),
+        ({}, r"no file of a known model \(it holds 'nothing'\)"),
     ],
 )
 def test_files_of_others_are_named(content: Any, said: str, weights: Path, tmp_path: Path) -> None:

@@ -335,7 +335,7 @@ def spoiled(state: dict[str, Tensor], how: str) -> dict[str, Any]:
         ("shape", "does not fit the noise predictor"),
         ("nan", "NaN"),
         ("sixteen", "noise of 16 channels"),
-        ("osediff", "another model"),
+        ("osediff", "no file of a known model"),
         ("other", "another model"),
     ],
 )

@@ -169,8 +169,11 @@ FIRST = "down_blocks.0.resnets.0.conv1.lora_A.default_encoder.weight"
 @pytest.mark.parametrize(
     ("edit", "message"),
     [
-        (lambda c: {"vae": c["state_dict_vae"], "unet": c["state_dict_unet"]}, "AdcSR's file"),
-        (lambda c: c.update(w=torch.zeros(1)), "S3Diff: choose -n s3diff"),
+        (lambda c: {"vae": c["state_dict_vae"], "unet": c["state_dict_unet"]}, "AdcSR's teacher"),
+        (
+            lambda c: {"state_embeddings": {}, "w": torch.zeros(1)},
+            "S3Diff's file: choose -n s3diff",
+        ),
         (lambda c: c.pop("rank_vae") and None, "lacks 'rank_vae'"),
         (lambda c: c["state_dict_unet"].pop(FIRST) is None or None, "no factor A"),
         (lambda c: c["state_dict_unet"].update(spare=torch.ones(2)), "unknown tensor 'spare'"),

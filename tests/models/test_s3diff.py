@@ -300,7 +300,7 @@ def _spoil(content: dict[str, Any], part: str, name: str) -> None:
 @pytest.mark.parametrize(
     ("edit", "message"),
     [
-        (lambda c: c.pop("w"), "lacks 'w': it is not in S3Diff's layout"),
+        (lambda c: c.pop("w"), "lacks 'w': it is an altered or damaged file of this model"),
         (lambda c: c.update(more=3), "also holds 'more'"),
         (lambda c: c["state_dict_unet"].pop("conv_in.bias"), "lacks the U-Net's 'conv_in'"),
         (lambda c: c["state_dict_unet"].pop(FIRST), "no factor A"),
@@ -335,7 +335,7 @@ def test_files_of_other_methods_are_named(files: tuple[Path, Path], tmp_path: Pa
     estimator = weights.with_name("de_net.pth")
     shutil.copy(estimator, tmp_path)
     make_osediff(tmp_path / "osediff.pkl", make_unet(), make_vae(), seed=1)
-    with pytest.raises(WeightsError, match="OSEDiff: choose -n osediff"):
+    with pytest.raises(WeightsError, match="OSEDiff's file: choose -n osediff"):
         load(tmp_path / "osediff.pkl", base)
     with pytest.raises(WeightsError, match="the degradation estimator"):
         load(tmp_path / "de_net.pth", base)
