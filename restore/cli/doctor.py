@@ -317,7 +317,8 @@ def report_lines(health: Health) -> list[str]:
     section("Encoders", {n: v or "none" for n, v in health.encoders.items()})
     section("Hardware encoders", dict.fromkeys(health.hardware_encoders or ("none",), ""))
     section("Picture formats", {n: "yes" if v else "no" for n, v in health.formats.items()})
-    section("Models", {n: v or "WEIGHTS MISSING" for n, v in health.models.items()})
+    not_here = "weights not here; 'restore models pull {}' gets them"
+    section("Models", {n: v or not_here.format(n) for n, v in health.models.items()})
     section("Optional parts", {n: describe_extra(e) for n, e in health.extras.items()})
     lines.append("")
     for problem in health.problems:
