@@ -25,7 +25,7 @@ class Compact:
         summary="small network in the package: sharpens, denoises and enlarges x4 on any CPU",
         scale=4,
         variants=("compact-x2",),
-        overlap=31,
+        overlap=43,
         size_multiple=2,
         dtypes=("fp32", "bf16", "fp16"),
         cpu_dtype="bf16",
@@ -108,6 +108,7 @@ class CompactX2(Compact):
         name="compact-x2",
         summary="compact for x2: chosen for scales up to 2",
         scale=2,
+        overlap=31,
         variants=("compact",),
     )
 
