@@ -81,7 +81,10 @@ def open_metadata(path: Path) -> dict[str, str]:
 def save_weights(path: Path, state: dict[str, Tensor], metadata: dict[str, str]) -> None:
     """Write tensors and text as safetensors, whole or not at all."""
     temporary = path.with_name(path.name + ".tmp")
+    temporary.touch()  # with the rights that new files have here; safetensors gives none to others
+    rights = temporary.stat().st_mode
     save_file({k: v.detach().cpu().contiguous() for k, v in state.items()}, temporary, metadata)
+    temporary.chmod(rights)
     temporary.replace(path)
 
 

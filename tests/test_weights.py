@@ -113,3 +113,10 @@ def test_the_hash_follows_the_content(tmp_path: Path) -> None:
     path = tmp_path / "a.bin"
     path.write_bytes(b"abc")
     assert sha256(path) == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+
+
+def test_others_may_read_what_was_written(tmp_path: Path) -> None:
+    save_weights(tmp_path / "a.safetensors", {"x": torch.ones(2)}, {})
+    (tmp_path / "plain").touch()
+    modes = [(tmp_path / name).stat().st_mode for name in ("a.safetensors", "plain")]
+    assert modes[0] == modes[1]
