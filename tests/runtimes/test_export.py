@@ -136,7 +136,7 @@ def test_the_variant_for_a_scale_names_the_file(
     weights: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("restore.engine.packaged_weights", lambda _: Path(weights[NAME]))
+    monkeypatch.setattr("restore.engine.locate_weights", lambda _: Path(weights[NAME]))
     exported = restore.export_onnx("compact", scale=2)
     assert (exported.model, exported.path.name) == (NAME, f"{NAME}.onnx")
     assert math.isfinite(exported.largest)

@@ -29,8 +29,7 @@ def make(method: str, folder: Path) -> tuple[Path, Path | None]:
     if method == "s3diff":
         from published_s3diff import make_all
 
-        base, weights = make_all(folder)
-        return weights, base
+        return make_all(folder)
     if method == "invsr":
         from published_invsr import make_invsr, make_turbo
 
