@@ -29,7 +29,7 @@ FORMATS = ("restore.compact.v2", FORMAT)
 _STEP = ".step"
 
 SetName = Literal["faithful", "realistic", "noisy"]
-"""faithful: trained for pixels; realistic: trained adversarially; noisy: leaves noise alone."""
+"""faithful: trained for pixels; realistic: trained for texture; noisy: leaves noise alone."""
 SETS: tuple[SetName, ...] = get_args(SetName)
 
 

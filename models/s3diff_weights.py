@@ -19,8 +19,9 @@ from typing import Any, Literal
 from torch import Tensor, nn
 
 from restore.errors import WeightsError
+from restore.models.parts.conv_in import replace_conv_in
 from restore.models.parts.known_files import recognise
-from restore.models.parts.lora import PEFT_ALPHA, LoraPair, find_layer, is_lora, read_adapters
+from restore.models.parts.lora import PEFT_ALPHA, LoraPair, is_lora, read_adapters
 from restore.models.parts.modulated_lora import ModulatedLora, ModulationNet, targeted
 from restore.nested_weights import Nested, check_finite, open_nested
 from restore.weights import check_readable
@@ -38,8 +39,6 @@ _KEYS = (
     *(f"state_dict_{net}_{of}_mlp" for net in ("unet", "vae") for of in ("de", "block", "fuse")),
 )
 _BLOCKS: Mapping[Net, int] = {"unet": 10, "vae": 6}
-_FARTHEST = 0.5
-"""Relative distance of the trained conv_in from the base's beyond which that is another base."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -79,20 +78,8 @@ class S3DiffFile:
         Raises:
             WeightsError: they are too different for one to come from the other.
         """
-        layer = find_layer(unet, "conv_in")
-        weight = self.conv_in["weight"].float()
-        if weight.shape != layer.weight.shape:
-            raise WeightsError(
-                f"{self.path} was trained on a base whose conv_in is {tuple(weight.shape)}, this "
-                f"one has {tuple(layer.weight.shape)}; give SD-Turbo with --base"
-            )
-        distance = float((weight - layer.weight).norm() / layer.weight.norm().clamp_min(1e-12))
-        if distance > _FARTHEST:
-            raise WeightsError(
-                f"{self.path} was trained on another base: its conv_in differs from this one's by "
-                f"{distance:.0%} (up to {_FARTHEST:.0%} is training); give SD-Turbo with --base"
-            )
-        layer.load_state_dict({"weight": weight, "bias": self.conv_in["bias"].float()})
+        weight, bias = self.conv_in["weight"], self.conv_in["bias"]
+        replace_conv_in(unet, weight, bias, path=self.path, base="SD-Turbo")
 
 
 def read_s3diff(path: Path) -> S3DiffFile:

@@ -12,19 +12,17 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-import torch
 from torch import Tensor, nn
 
 from restore.errors import WeightsError
+from restore.models.parts.conv_in import replace_conv_in
 from restore.models.parts.known_files import recognise
-from restore.models.parts.lora import PEFT_ALPHA, find_layer, is_lora, merge, read_adapters
+from restore.models.parts.lora import PEFT_ALPHA, is_lora, merge, read_adapters
 from restore.nested_weights import Nested, check_finite, open_nested
 
 _UNET_GROUPS = ("encoder", "decoder", "others")
 _BASE_LAYER = "conv_in.base_layer."
 _HINT = "give the osediff.pkl of github.com/cswry/OSEDiff"
-_FARTHEST = 0.5
-"""Relative distance of the trained conv_in from the base's beyond which that is another base."""
 
 
 def read(path: Path) -> Nested:
@@ -71,34 +69,14 @@ def adapt(content: Nested, unet: nn.Module, vae: nn.Module, path: Path) -> None:
             f"{path} {'has an unknown' if odd in whole else 'lacks the'} tensor '{odd}' in "
             "state_dict_unet; it is damaged, or of another method: fetch it again"
         )
-    _replace_conv_in(unet, whole, path)
+    weight, bias = whole[_BASE_LAYER + "weight"], whole[_BASE_LAYER + "bias"]
+    base = "Stable Diffusion 2.1 base, the 512-pixel model,"
+    replace_conv_in(unet, weight, bias, path=path, base=base)
     groups = {f"default_{g}": content[f"unet_lora_{g}_modules"] for g in _UNET_GROUPS}
     lora = {name: tensor for name, tensor in state.items() if is_lora(name)}
     _merge(unet, lora, groups, rank=content["rank_unet"], path=path, part="unet")
     groups = {"default_encoder": content["vae_lora_encoder_modules"]}
     _merge(vae, content["state_dict_vae"], groups, rank=content["rank_vae"], path=path, part="vae")
-
-
-def _replace_conv_in(unet: nn.Module, whole: Mapping[str, Tensor], path: Path) -> None:
-    """Put the trained first convolution in the place of the base's."""
-    layer = find_layer(unet, "conv_in")
-    weight, bias = whole[_BASE_LAYER + "weight"].float(), whole[_BASE_LAYER + "bias"].float()
-    if weight.shape != layer.weight.shape:
-        raise WeightsError(
-            f"{path} was trained on a base whose conv_in is {tuple(weight.shape)}, this one has "
-            f"{tuple(layer.weight.shape)}; give Stable Diffusion 2.1 base with --base"
-        )
-    distance = float((weight - layer.weight).norm() / layer.weight.norm().clamp_min(1e-12))
-    if distance > _FARTHEST:
-        raise WeightsError(
-            f"{path} was trained on another base: its conv_in differs from this one's by "
-            f"{distance:.0%} (up to {_FARTHEST:.0%} is training); give Stable Diffusion 2.1 base, "
-            "the 512-pixel model, with --base"
-        )
-    with torch.no_grad():
-        layer.weight.copy_(weight)
-        assert layer.bias is not None
-        layer.bias.copy_(bias)
 
 
 def _merge(

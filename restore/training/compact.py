@@ -1,4 +1,4 @@
-"""The recipe `compact`: pictures for the network of the package, for pixels or adversarially.
+"""The recipe `compact`: pictures for the network of the package, for pixels or for texture.
 
 good -> (soft lens) -> degrade -> network -> pixel, SSIM, frequency, texture, perceptual losses
                                          -> random piece -> discriminator -> adversarial loss
