@@ -17,7 +17,7 @@ import numpy.typing as npt
 import torch
 from PIL import Image, UnidentifiedImageError
 
-from restore.config import PackConfig
+from restore.data_config import PackConfig
 from restore.data_pipelines.clips import ClipFile, VideoClips
 from restore.data_pipelines.packed import write_packed
 from restore.data_pipelines.patches import picture_files, read_picture

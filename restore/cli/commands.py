@@ -27,7 +27,8 @@ from restore.cli.options import (
 )
 from restore.cli.progress import Meter
 from restore.cli.report import ImageLines, TrainLines, VideoLines
-from restore.config import DegradeConfig, ImageConfig, PackConfig, VideoConfig
+from restore.config import ImageConfig, VideoConfig
+from restore.data_config import DegradeConfig, PackConfig
 from restore.errors import OptionError
 
 

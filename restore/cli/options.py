@@ -19,13 +19,12 @@ import click
 from click.shell_completion import CompletionItem
 
 from restore.config import (
-    DegradeConfig,
     EngineConfig,
     ImageConfig,
-    PackConfig,
     SizeConfig,
     VideoConfig,
 )
+from restore.data_config import DegradeConfig, PackConfig
 from restore.export import ExportConfig
 from restore.registry import METHODS
 

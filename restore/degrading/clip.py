@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from restore.config import DegradedCodec, VideoConfig
+from restore.config import VideoConfig
+from restore.data_config import DegradedCodec
 from restore.degradations.plan import Record
 from restore.degradations.recipe import AnyRecipe, ClipDegrader
 from restore.degrading.plan import CLIP_FORMATS

@@ -22,7 +22,7 @@ from typing import Any
 import torch
 
 import restore
-from restore.config import DegradeConfig
+from restore.data_config import DegradeConfig
 from restore.degradations.plan import Record
 from restore.degradations.presets import RECIPES, recipe_named
 from restore.degradations.recipe import AnyRecipe, degrade_recorded

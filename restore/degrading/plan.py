@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
-from restore.config import DegradeConfig
+from restore.data_config import DegradeConfig
 from restore.errors import OptionError
 from restore.image.encode import SUFFIXES
 from restore.image.files import output_reason

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from restore.config import PackConfig
+from restore.data_config import PackConfig
 from restore.data_pipelines.clips import ClipFile, ClipSource, VideoClips, read_frames
 from restore.data_pipelines.pack import pack_patches
 from restore.data_pipelines.packed import PackedSet

@@ -10,7 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
-from restore.config import PackConfig
+from restore.data_config import PackConfig
 from restore.data_pipelines.clips import ClipFile, ClipSource
 from restore.data_pipelines.pack import pack_patches
 from restore.data_pipelines.packed import PackedSet, write_packed

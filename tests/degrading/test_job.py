@@ -16,7 +16,7 @@ from PIL import Image
 from video.films import make_film
 
 from restore.cli.commands import app
-from restore.config import DegradeConfig
+from restore.data_config import DegradeConfig
 from restore.degradations.presets import recipe_named
 from restore.degradations.recipe import ClipDegrader
 from restore.degrading import clip as clip_room
