@@ -20,7 +20,8 @@ from restore.arrays import to_frames
 from restore.color import fix_colors
 from restore.config import EngineConfig
 from restore.devices import DTYPES, choose_device, choose_dtype
-from restore.errors import OptionError, RestoreError, WeightsError
+from restore.errors import OptionError, RestoreError
+from restore.given import base_folder, tune, with_tagger
 from restore.memory import (
     CPU_TILE,
     GPU_TILE,
@@ -36,7 +37,6 @@ from restore.method import (
     MethodSpec,
     Recurrent,
     Tiled,
-    Tunable,
 )
 from restore.planes import TileProgress, restore_planes
 from restore.registry import method_class, variant_for
@@ -44,7 +44,7 @@ from restore.resampling import Axis, resample
 from restore.tiling import FADE, Tile, add_tile, plan_tiles
 from restore.weights import fingerprint, sha256
 from restore.windows import Window
-from restore.zoo.locate import locate_base, locate_weights
+from restore.zoo.locate import locate_weights
 
 log = logging.getLogger("restore.engine")
 
@@ -363,69 +363,6 @@ def fitting(config: SomeConfig, scale: float) -> SomeConfig:
     if config.weights is not None:
         return config
     return dataclasses.replace(config, model=variant_for(config.model, scale))
-
-
-def tune(method: Method, config: EngineConfig) -> None:
-    """Hand the options that the user gave to a method.
-
-    Raises:
-        OptionError: the method has no such option.
-    """
-    given = given_options(config)
-    for name in given:
-        if name not in method.spec.options:
-            can = ", ".join(map(_flag, method.spec.options)) or "none"
-            raise OptionError(
-                f"model '{method.spec.name}' has no {_flag(name)}; its options: {can}; leave "
-                f"{_flag(name)} out or choose another model with -n"
-            )
-    if given:
-        cast(Tunable, method).tune(**given)
-
-
-def given_options(config: EngineConfig) -> dict[str, Any]:
-    """Options of the method that were given, by the name of their field in `MethodOptions`."""
-    values = {option: getattr(config, option) for option in OPTIONS}
-    return {
-        name: value for name, value in values.items() if value is not None and value is not False
-    }
-
-
-def _flag(option: str) -> str:
-    return "--" + option.replace("_", "-")
-
-
-def base_folder(spec: MethodSpec, config: EngineConfig) -> Path | None:
-    """Folder of the pretrained model: the user's, or the pulled one; None when none is needed.
-
-    Raises:
-        OptionError: one was given, but the method needs none.
-        WeightsError: one is needed, and there is none.
-    """
-    if not spec.base:
-        if config.base is not None:
-            raise OptionError(f"model '{spec.name}' stands on no other model; leave --base out")
-        return None
-    return locate_base(spec.base) if config.base is None else Path(config.base)
-
-
-def with_tagger(spec: MethodSpec, config: EngineConfig) -> EngineConfig:
-    """`config` with the pulled tagger, where the method can use one and the user named none."""
-    if "tagger" not in spec.options or config.tags is not None:
-        return config
-    found: dict[str, Any] = {}
-    for option, name in (("tagger", "ram"), ("tagger_adapter", "dape")):
-        if getattr(config, option) is None and config.tagger != "none":
-            with contextlib.suppress(WeightsError):
-                found[option] = str(locate_weights(name))
-    config = dataclasses.replace(config, **found)
-    if config.tagger is None and config.prompt is None:
-        log.warning(
-            "model '%s' restores better with tags: run 'restore models pull ram dape' to let a "
-            "tagger find them, or give --tags, --tags-file or --prompt",
-            spec.name,
-        )
-    return config
 
 
 def describe(config: EngineConfig) -> MethodSpec:
