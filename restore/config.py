@@ -17,6 +17,7 @@ RuntimeChoice = Literal["torch", "onnx"]
 ColorFixChoice = Literal["auto", "none", "wavelet", "adain"]
 TilingChoice = Literal["exact", "published"]
 PosteriorChoice = Literal["mode", "sample"]
+DecoderChoice = Literal["tiny", "full"]
 CodecChoice = Literal["h264", "hevc", "av1", "ffv1", "prores"]
 EncoderChoice = Literal["software", "hardware"]
 ExtChoice = Literal["auto", "png", "jpg", "webp", "tiff", "avif"]
@@ -119,6 +120,19 @@ class EngineConfig:
     steps: int | None = flag(
         None, "--steps", help="Passes of the network, where the model can do several."
     )
+    decoder: DecoderChoice | None = flag(
+        None, "--decoder", help="tiny = small, and fast; full = the autoencoder's; default: tiny."
+    )
+    sparse_ratio: float | None = flag(
+        None,
+        "--sparse-ratio",
+        help="How much of the picture attention sees: 1.5 = faster, 2.0 = steadier; default: 2.0.",
+    )
+    local_range: int | None = flag(
+        None,
+        "--local-range",
+        help="How far attention reaches in blocks: 9 = sharper, 11 = steadier; default: 11.",
+    )
     compile: bool = flag(
         False, "--compile", help="Fuse the network with torch.compile: a slow start, then faster."
     )
@@ -145,6 +159,17 @@ class EngineConfig:
             check_choice("tiling", self.tiling, get_args(TilingChoice))
         if self.posterior is not None:
             check_choice("posterior", self.posterior, get_args(PosteriorChoice))
+        if self.decoder is not None:
+            check_choice("decoder", self.decoder, get_args(DecoderChoice))
+        if self.sparse_ratio is not None and not 0 < self.sparse_ratio <= 100:
+            raise OptionError(
+                f"sparse ratio {self.sparse_ratio:g} is not possible; give more than 0, "
+                "such as 1.5 or 2.0"
+            )
+        if self.local_range is not None and not 1 <= self.local_range <= 999:
+            raise OptionError(
+                f"local range {self.local_range} is not possible; give 1 or more, such as 9 or 11"
+            )
         if self.steps is not None and self.steps < 1:
             raise OptionError(f"steps {self.steps} is not possible; give 1 or more")
         for name in ("fidelity", "denoise"):

@@ -83,7 +83,8 @@ class Restorer:
         spec: what the method declares.
         device: where the network runs.
         dtype: number format of the network.
-        weights_hash: SHA-256 of the weight file, as hex.
+        color_fix: whose colours a result gets.
+        weights_hash: SHA-256 of the weight file as hex, or what tells their folder apart.
         base_hash: what tells the pretrained model apart from others; None when there is none.
     """
 
@@ -105,14 +106,14 @@ class Restorer:
             from restore.runtimes.onnx_runtime import use_onnx_runtime
 
             use_onnx_runtime(self.method, precision="int8" if name == "int8" else "fp32")
-        self.weights_hash = sha256(path)
+        self.weights_hash = fingerprint(path) if path.is_dir() else sha256(path)
         self.base_hash = None if base is None else fingerprint(base)
         self._dtype_name = name
         self._tile: int | None = config.tile or self.spec.own_tiles or None
         if self.spec.own_tiles and config.tile:
             cast(Tiled, self.method).use_tiles(config.tile)
         self._overlap = self.spec.overlap if config.tile_overlap is None else config.tile_overlap
-        self._color_fix: ColorFix = (
+        self.color_fix: ColorFix = (
             self.spec.color_fix if config.color_fix == "auto" else config.color_fix
         )
 
@@ -153,7 +154,7 @@ class Restorer:
             "tile": self.tile,
             "tile_overlap": self._overlap,
             "seed": self.config.seed,
-            "color_fix": self._color_fix,
+            "color_fix": self.color_fix,
             "base_hash": self.base_hash,
             **{option: getattr(self.config, option) for option in OPTIONS},
         }
@@ -232,16 +233,16 @@ class Restorer:
         )
         window = window.padded(smallest=self.spec.min_size, multiple=self.spec.size_multiple)
         result = self._run_tiles(window, rows, columns, progress=progress)
-        if self._color_fix != "none":
+        if self.color_fix != "none":
             source = frames[:, self.spec.frames_before]
-            result = fix_colors(result[:, 0], source, self._color_fix)[:, None]
+            result = fix_colors(result[:, 0], source, self.color_fix)[:, None]
         return result
 
     def _run_tiles(
         self, window: Window, rows: Axis, columns: Axis, *, progress: TileProgress | None
     ) -> Tensor:
         batch, _, _, height, width = window.frames.shape
-        if self.spec.own_tiles:
+        if self.spec.own_tiles or self.spec.streaming:
             return self._whole_frame(window, rows, columns, progress=progress)
         # A picture no larger than a tile in area takes no more memory as a whole than one tile.
         side = max(height, width) if height * width <= self.tile**2 else self.tile
@@ -288,10 +289,7 @@ class Restorer:
         except (RuntimeError, MemoryError) as error:
             self._halve_tile(error, longest=tile.longest)
             return None
-        result = result[..., : rows.source, : columns.source]
-        if rows.source == rows.target and columns.source == columns.target:
-            return result
-        return resample(result, (columns.target, rows.target))
+        return _fitted(result, rows, columns)
 
     def _whole_frame(
         self, window: Window, rows: Axis, columns: Axis, *, progress: TileProgress | None
@@ -299,6 +297,8 @@ class Restorer:
         """The result of a method that tiles by itself; in smaller tiles when memory runs out."""
         height, width = window.frames.shape[-2:]
         tile = plan_tiles(height, width, max(height, width))[0]
+        if not self.spec.own_tiles:  # nothing that could be done in parts
+            return _fitted(self._run_tile(window, tile), rows, columns).clamp_(0, 1)
         while (result := self._whole(window, tile, rows, columns)) is None:
             cast(Tiled, self.method).use_tiles(self.tile)
         if progress is not None:
@@ -352,6 +352,14 @@ class Restorer:
             yield
         finally:
             self.method = self.method.to(self.device, self.dtype)
+
+
+def _fitted(result: Tensor, rows: Axis, columns: Axis) -> Tensor:
+    """A whole result without what was padded, in the size that was asked for."""
+    result = result[..., : rows.source, : columns.source]
+    if rows.source == rows.target and columns.source == columns.target:
+        return result
+    return resample(result, (columns.target, rows.target))
 
 
 def fitting(config: SomeConfig, scale: float) -> SomeConfig:

@@ -6,6 +6,7 @@ clips: it declares its needs in a `MethodSpec`, and the engine acts on them.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
@@ -21,6 +22,8 @@ Tiling = Literal["exact", "published"]
 made."""
 Posterior = Literal["mode", "sample"]
 """What is taken of the Gaussian that a VAE encodes a picture into: its mean, or a draw from it."""
+Decoder = Literal["tiny", "full"]
+"""A small decoder that also sees the input, or the whole one of the autoencoder."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -50,6 +53,9 @@ class MethodSpec:
     recurrent: bool = False
     """In a clip it takes its own result of the frame before; it is then `Recurrent`, and sees no
     other frames (`frames_before` and `frames_after` are 0)."""
+    streaming: bool = False
+    """In a clip it takes frames as they come and gives them back in groups, keeping what it needs
+    of the past itself; it is then `Streaming`. The engine neither tiles nor pads in time."""
     base: str = ""
     """Pretrained model that the weights stand on, by its name in the zoo, such as `sd-turbo`;
     `load` then takes its folder as `base`. Empty = the weight file is all."""
@@ -75,10 +81,11 @@ class MethodSpec:
     """Paper or repository that the method comes from."""
 
     def __post_init__(self) -> None:
-        if self.recurrent and (self.frames_before or self.frames_after):
+        window = bool(self.frames_before or self.frames_after)
+        if window + self.recurrent + self.streaming > 1:
             raise ValueError(
-                f"method '{self.name}' declares a window of frames and to be recurrent; the engine "
-                "knows one or the other: set recurrent, or frames_before and frames_after"
+                f"method '{self.name}' declares several of: a window of frames, recurrent, "
+                "streaming; the engine knows one of them at a time"
             )
 
 
@@ -104,6 +111,12 @@ class MethodOptions:
     """Weight file of the network that finds the tags of a picture, or `none`."""
     tagger_adapter: str | None = None
     """Weight file of what adapts that network to bad pictures, or `none`."""
+    decoder: Decoder | None = None
+    """Which network makes pixels of latents."""
+    sparse_ratio: float | None = None
+    """How many blocks of keys a block of queries attends to, as FlashVSR counts it: 1.5 or 2.0."""
+    local_range: int | None = None
+    """Side of the window of blocks that a block may attend to, as FlashVSR counts it: 9 or 11."""
     compile: bool | None = None
     """Whether torch.compile fuses the network."""
 
@@ -168,6 +181,56 @@ class Recurrent(Protocol):
 
         Returns:
             RGB `(B, 1, C, scale * H, scale * W)` in [0, 1].
+        """
+        ...
+
+
+class ClipStream(Protocol):
+    """One scene on its way through a `Streaming` method: frames in, groups of frames out."""
+
+    ahead: int
+    """Frames that were taken and whose results have not come out."""
+
+    def push(self, frame: torch.Tensor) -> torch.Tensor:
+        """Take the next frame.
+
+        Args:
+            frame: RGB `(3, H, W)` in [0, 1], float32 on the method's device.
+
+        Returns:
+            Frames that became ready, in order, RGB `(n, 3, scale * H, scale * W)` in [0, 1];
+            n is often 0.
+        """
+        ...
+
+    def finish(self) -> torch.Tensor:
+        """The frames still missing, likewise: as many come out in all as went in."""
+        ...
+
+    def state(self) -> dict[str, torch.Tensor]:
+        """Everything needed to go on, copied; asked for only just after a push that gave frames."""
+        ...
+
+    def restore_state(self, state: Mapping[str, torch.Tensor]) -> None:
+        """Go on as the stream would have that `state` was taken from, `ahead` included.
+
+        Raises:
+            ValueError: it is not the state of such a stream.
+        """
+        ...
+
+
+@runtime_checkable
+class Streaming(Protocol):
+    """A method that keeps what it needs of a clip's past itself."""
+
+    def open_clip(self, height: int, width: int, *, seed: int) -> ClipStream:
+        """Begin a scene.
+
+        Args:
+            height: of the frames to come, a multiple of `MethodSpec.size_multiple`.
+            width: likewise.
+            seed: every random draw comes from it.
         """
         ...
 

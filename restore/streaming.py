@@ -3,10 +3,12 @@
 A method may need past and future frames beside the one it restores: the stream keeps that window,
 and repeats the first and the last frame where the clip has none. A recurrent method goes on from
 its own last result: the stream keeps that and the frame it was made of, and moves it along the
-motion. `reset` starts afresh, so that nothing of one scene reaches the next.
+motion. A streaming method keeps its own past and gives its frames in groups. `reset` starts
+afresh, so that nothing of one scene reaches the next.
 
-What is kept of a recurrent stream can be taken out with `state` and put back with
-`restore_state`; it is held in half precision, so that what is stored is exactly what is held.
+What is kept of a recurrent or streaming method can be taken out with `state` and put back with
+`restore_state`. For a recurrent one it is held in half precision, so that what is stored is
+exactly what is held.
 """
 
 from __future__ import annotations
@@ -18,6 +20,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from restore.clips import RunningClip
 from restore.engine import Restorer
 from restore.flow import follow
 from restore.resampling import resample
@@ -47,8 +50,8 @@ class FrameStream:
         Args:
             restorer: the engine with its method.
             size: width and height of the results; None = the method's scale.
-            temporal: let a recurrent method go on from its last result; False = restore each
-                frame by itself.
+            temporal: let a recurrent or streaming method go on from the frames before; False =
+                restore each frame by itself.
         """
         self._restorer = restorer
         self._size = size
@@ -58,6 +61,8 @@ class FrameStream:
         self._waiting = 0  # pushed frames whose result is not out yet
         self._recurrent = temporal and restorer.spec.recurrent
         self._last: _Last | None = None
+        self._streaming = temporal and restorer.spec.streaming
+        self._clip: RunningClip | None = None
 
     def push(self, frame: Tensor, index: int) -> list[tuple[int, Tensor]]:
         """Add a frame.
@@ -67,8 +72,13 @@ class FrameStream:
             index: number of the frame in the clip; it seeds the frame's random draws.
 
         Returns:
-            Results that became ready: index and RGB `(3, h, w)`; none or one.
+            Results that became ready: index and RGB `(3, h, w)`; none or one, and of a streaming
+            method a group of them now and then.
         """
+        if self._streaming:
+            if self._clip is None:
+                self._clip = RunningClip(self._restorer, size=self._size)
+            return self._clip.push(frame, index)
         if self._recurrent:
             return [(index, self._go_on(frame, index))]
         if not self._window:
@@ -81,7 +91,7 @@ class FrameStream:
 
     def flush(self) -> list[tuple[int, Tensor]]:
         """The results still to come, as if the last frame went on; the stream is then reset."""
-        results = []
+        results = [] if self._clip is None else self._clip.finish()
         while self._waiting:
             missing = self._before + 1 + self._after - len(self._window)
             self._window.extend([self._window[-1]] * max(1, missing))
@@ -94,13 +104,18 @@ class FrameStream:
         self._window.clear()
         self._waiting = 0
         self._last = None
+        self._clip = None
 
     def state(self) -> State:
-        """What a recurrent stream would go on from: `frame` and `result` in fp16, not copied.
+        """What the stream would go on from after the latest result.
 
-        Empty before the first frame, after `reset`, and for a method that is not recurrent: its
-        window is refilled by pushing the frames again.
+        For a recurrent method `frame` and `result` in fp16, not copied; for a streaming one what
+        the method says, asked for only just after a `push` that gave frames. Empty before the
+        first frame, after `reset`, and for other methods: their window is refilled by pushing the
+        frames again.
         """
+        if self._clip is not None:
+            return self._clip.state()
         if self._last is None:
             return {}
         return {"frame": self._last.frame, "result": self._last.result}
@@ -108,14 +123,20 @@ class FrameStream:
     def restore_state(self, state: State) -> None:
         """Go on as the stream would have that `state` was taken from.
 
+        The next frame to push is the one after the latest result, whether the method had taken it
+        already or not.
+
         Raises:
             ValueError: it is not a state of such a stream.
         """
         self.reset()
         if not state:
             return
+        if self._streaming:
+            self._clip = RunningClip(self._restorer, size=self._size, state=state)
+            return
         if not self._recurrent:
-            raise ValueError("a stream that is not recurrent has no state to go on from")
+            raise ValueError("a stream that carries nothing over has no state to go on from")
         frame, result = state.get("frame"), state.get("result")
         scale = self._restorer.spec.scale
         if frame is None or result is None or frame.ndim != 3:

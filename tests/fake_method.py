@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -78,6 +79,59 @@ class FakeMethod:
         smooth = F.avg_pool2d(previous, 2 * scale + 1, 1, scale, count_include_pad=False)
         share = 0.5 * F.interpolate(trust, scale_factor=scale, mode="nearest")[:, None]
         return alone + share * (smooth[:, None] - alone)
+
+    def open_clip(self, height: int, width: int, *, seed: int) -> FakeClip:
+        if height * width > self.memory_limit:
+            raise torch.OutOfMemoryError("fake: out of memory")
+        clip = FakeClip(height, width, scale=self.spec.scale, seed=seed)
+        clip.broken = self.always_nan
+        return clip
+
+
+class FakeClip:
+    """Gives 4 frames when it has taken 6, then 3 more with every third frame, so 2 stay inside.
+
+    A result is the frame as squares, mixed with a running mean of all frames taken before.
+    """
+
+    def __init__(self, height: int, width: int, *, scale: int, seed: int) -> None:
+        assert height % 2 == width % 2 == 0 and height >= 6
+        self.scale = scale
+        self.mean = torch.full((3, height, width), 0.1 * seed)
+        self.held: list[Tensor] = []
+        self.first, self.broken = True, False
+
+    @property
+    def ahead(self) -> int:
+        return len(self.held)
+
+    def push(self, frame: Tensor) -> Tensor:
+        assert frame.shape == self.mean.shape and frame.dtype == torch.float32
+        self.mean = 0.5 * self.mean + 0.5 * frame
+        self.held.append(0.5 * frame + 0.5 * self.mean)
+        if len(self.held) < (6 if self.first else 5):
+            return self._given(0)
+        given = self._given(4 if self.first else 3)
+        self.first = False
+        return given
+
+    def finish(self) -> Tensor:
+        return self._given(len(self.held))
+
+    def _given(self, count: int) -> Tensor:
+        frames = [self.held.pop(0) for _ in range(count)]
+        if not frames:
+            height, width = self.mean.shape[-2:]
+            return torch.zeros(0, 3, self.scale * height, self.scale * width)
+        given = F.interpolate(torch.stack(frames), scale_factor=self.scale, mode="nearest")
+        return given * float("nan") if self.broken else given
+
+    def state(self) -> dict[str, Tensor]:
+        assert self.ahead == 2
+        return {"mean": self.mean.clone(), "held": torch.stack(self.held)}
+
+    def restore_state(self, state: Mapping[str, Tensor]) -> None:
+        self.mean, self.held, self.first = state["mean"], list(state["held"]), False
 
 
 def fake_restorer(

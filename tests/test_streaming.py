@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from fake_method import fake_restorer
 from safetensors.torch import load, save
 
+from restore.errors import RestoreError
 from restore.flow import follow
 from restore.resampling import resample
 from restore.streaming import FrameStream
@@ -163,5 +164,73 @@ def test_only_a_recurrent_stream_has_a_state(
     for wrong in ({"frame": state["frame"]}, {**state, "result": state["frame"]}):
         with pytest.raises(ValueError, match="frame"):
             stream.restore_state(wrong)
-    with pytest.raises(ValueError, match="not recurrent"):
+    with pytest.raises(ValueError, match="carries nothing over"):
         plain.restore_state(state)
+
+
+def through(stream: FrameStream, clip: torch.Tensor, first: int = 0) -> torch.Tensor:
+    """All results of a clip whose frames are numbered from `first`."""
+    results = [r for i, frame in enumerate(clip, first) for r in stream.push(frame, i)]
+    return torch.stack([frame for _, frame in results + stream.flush()])
+
+
+STREAMING = {"streaming": True, "size_multiple": 4, "min_size": 12}
+
+
+@pytest.mark.parametrize("count", [1, 3, 6, 7, 12])
+def test_a_streaming_method_gives_every_frame_in_groups(
+    count: int, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Padded on the way in, cropped on the way out, in its groups, with nothing left inside."""
+    restorer = fake_restorer(monkeypatch, tmp_path, spec=STREAMING, seed=3)
+    clip = torch.rand(count, 3, 9, 14)
+    stream = FrameStream(restorer)
+    groups = [stream.push(frame, i) for i, frame in enumerate(clip)]
+    assert {i: len(group) for i, group in enumerate(groups) if group} == {
+        i: n for i, n in {5: 4, 8: 3, 11: 3}.items() if i < count
+    }
+    results = [result for group in [*groups, stream.flush()] for result in group]
+    assert [index for index, _ in results] == list(range(count))
+    mean = torch.full((3, 9, 14), 0.3)
+    for (_, result), frame in zip(results, clip, strict=True):
+        mean = 0.5 * mean + 0.5 * frame
+        expected = F.interpolate((0.5 * frame + 0.5 * mean)[None], scale_factor=2)[0]
+        torch.testing.assert_close(result, expected)
+    again = FrameStream(restorer, temporal=False)  # each frame a clip of its own
+    assert through(again, clip).shape == (count, 3, 18, 28)
+
+
+def test_a_streaming_method_goes_on_from_its_state(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """The frames that it had taken ahead are pushed again, and not taken twice."""
+    restorer = fake_restorer(monkeypatch, tmp_path, spec=STREAMING)
+    clip = torch.rand(14, 3, 12, 16)
+    whole = through(FrameStream(restorer, size=(20, 18)), clip)
+    first = FrameStream(restorer, size=(20, 18))
+    for i in range(6):
+        first.push(clip[i], i)
+    stored = load(save(dict(first.state())))
+    second = FrameStream(restorer, size=(20, 18))
+    second.restore_state(stored)
+    assert torch.equal(through(second, clip[4:], 4), whole[4:])
+    with pytest.raises(ValueError, match="frame_size"):
+        second.restore_state({"mean": torch.zeros(1)})
+
+
+def test_a_streaming_method_says_in_one_line_what_is_wrong(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    restorer = fake_restorer(monkeypatch, tmp_path, spec=STREAMING)
+    stream = FrameStream(restorer)
+    stream.push(torch.rand(3, 12, 12), 0)
+    with pytest.raises(ValueError, match=r"a frame of \(12, 16\) in a clip"):
+        stream.push(torch.rand(3, 12, 16), 1)
+    restorer.method.always_nan = True
+    broken = FrameStream(restorer)
+    with pytest.raises(RestoreError, match="NaN in frame 0"):
+        for i in range(6):
+            broken.push(torch.rand(3, 12, 12), i)
+    restorer.method.memory_limit = 10
+    with pytest.raises(RestoreError, match="memory on cpu does not suffice"):
+        FrameStream(restorer).push(torch.rand(3, 12, 12), 0)

@@ -16,7 +16,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Generic, Protocol, TypeVar
 
 from torch import Tensor
@@ -50,8 +50,10 @@ class Restored:
     """How long it is shown, in the same units."""
     rgb: Tensor
     """RGB `(3, h, w)` in [0, 1]."""
+    ends: bool = False
+    """A segment ends with this frame."""
     state: Mapping[str, Tensor] = field(default_factory=dict)
-    """What the stream kept after this frame, for going on after it; empty = nothing."""
+    """What the stream kept after it, for going on there; empty = nothing."""
 
     @property
     def size(self) -> int:
@@ -182,6 +184,7 @@ def run(
     stream: Stream,
     sink: Sink,
     *,
+    segment: int | None = None,
     first: int = 0,
     lead_in: int = 0,
     on_frame: Callable[[int], None] = lambda index: None,
@@ -193,6 +196,8 @@ def run(
             its own. DamagedTailError from it is an end like any other, noted in the outcome.
         stream: the method's state.
         sink: takes the results, on a thread of its own.
+        segment: frames after which a segment ends, with the group that the last of them is in;
+            None = no segment ends before the clip does.
         first: index of the first frame to restore; frames before it only lead in.
         lead_in: how many frames before `first` the stream is given.
         on_frame: called on this thread with the index of each frame that is restored.
@@ -214,7 +219,9 @@ def run(
         thread.daemon = True  # a second Ctrl-C leaves at once
         thread.start()
     try:
-        for item in _restore(decoded, stream, outcome, first=first, lead_in=lead_in):
+        for item in _restore(
+            decoded, stream, outcome, segment=segment, first=first, lead_in=lead_in
+        ):
             restored.put(item, size=item.size)
             on_frame(item.index)
         restored.end()
@@ -252,13 +259,16 @@ def _restore(
     stream: Stream,
     outcome: Outcome,
     *,
+    segment: int | None,
     first: int,
     lead_in: int,
 ) -> Iterator[Restored]:
     """Frames of the result, as the stream gives them out."""
     times: dict[int, tuple[int, int]] = {}
+    begun = first  # of the segment at work
 
     def timed(step: Callable[..., list[tuple[int, Tensor]]], *given: object) -> list[Restored]:
+        nonlocal begun
         begin = time.perf_counter()
         results = step(*given)
         outcome.network_seconds += time.perf_counter() - begin
@@ -266,9 +276,11 @@ def _restore(
         for index, rgb in results:
             pts, duration = times.pop(index)
             if index >= first:
-                kept.append(
-                    Restored(index=index, pts=pts, duration=duration, rgb=rgb, state=stream.state())
-                )
+                kept.append(Restored(index=index, pts=pts, duration=duration, rgb=rgb))
+        if segment and kept and kept[-1].index + 1 - begun >= segment:
+            # Only after the last frame of a group is there a state that can be gone on from.
+            begun = kept[-1].index + 1
+            kept[-1] = replace(kept[-1], ends=True, state=stream.state())
         outcome.restored += len(kept)
         return kept
 

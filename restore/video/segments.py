@@ -41,26 +41,24 @@ class Timing:
 
 
 class SegmentSink:
-    """Writes frames into segments of a fixed length and records each finished one."""
+    """Writes frames into segments and records each finished one."""
 
-    def __init__(self, work: WorkFolder, spec: EncoderSpec, *, length: int) -> None:
+    def __init__(self, work: WorkFolder, spec: EncoderSpec) -> None:
         """Go on where the journal of `work` ends.
 
         Args:
             work: open work folder.
             spec: how to encode.
-            length: frames in a segment; the last one may be shorter.
         """
         self._work = work
         self._spec = spec
-        self._length = length
         self._writer: SegmentWriter | None = None
         self._times: list[tuple[int, int]] = []
         self._state: Mapping[str, Tensor] = {}
         self._first = work.journal.frames
 
     def write(self, frame: Restored) -> None:
-        """Encode the next frame; when it is the last of a segment, finish that."""
+        """Encode the next frame; when a segment ends with it, finish that."""
         if frame.index != self._first + len(self._times):
             raise AssertionError(f"frame {frame.index} came after {self._first + len(self._times)}")
         part = self._work.part(self._name())
@@ -70,7 +68,7 @@ class SegmentSink:
             self._writer.write(frame.rgb, pts=frame.pts, duration=frame.duration)
         self._times.append((frame.pts, frame.duration))
         self._state = frame.state
-        if len(self._times) == self._length:
+        if frame.ends:
             self._finish()
 
     def finish(self) -> None:
@@ -102,7 +100,7 @@ class SegmentSink:
             ) from error
 
     def _name(self) -> str:
-        return f"{self._first // self._length:06d}.nut"
+        return f"{len(self._work.journal.segments):06d}.nut"
 
     def _finish(self) -> None:
         name = self._name()

@@ -33,6 +33,7 @@ ENGINE = [
     *["--color-fix", "--device", "--dtype", "--model", "--seed", "--tile", "--tile-overlap"],
     *["--denoise", "--fidelity", "--runtime", "--weights", "-g", "-n", "-t"],
     *["--base", "--compile", "--posterior", "--prompt", "--steps", "--tagger", "--tagger-adapter"],
+    *["--decoder", "--local-range", "--sparse-ratio"],
     *["--tags", "--tags-file", "--tiling"],
 ]
 SIZE = ["--outscale", "--scale", "--target", "-s"]

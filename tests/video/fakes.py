@@ -12,8 +12,10 @@ import av
 import numpy as np
 import torch
 import torch.nn.functional as F
+from fake_method import FakeClip
 from torch import Tensor
 
+from restore.config import EngineConfig
 from restore.engine import Restorer
 from restore.method import MethodSpec
 from restore.video import VideoResult, restore_video
@@ -24,7 +26,8 @@ SPEC = MethodSpec(name="fake", summary="for tests", scale=2, overlap=0)
 class FakeRestorer:
     """The mean of the window, each pixel made a square; has what the video room asks of a Restorer.
 
-    With `recurrent=True` most of the moved previous result is mixed in.
+    With `recurrent=True` most of the moved previous result is mixed in; with `streaming=True` the
+    clip is that of `fake_method`.
 
     Args:
         spec: fields of the method's spec to change.
@@ -44,6 +47,18 @@ class FakeRestorer:
         self.device = torch.device("cpu")
         self._settings = {"model": "fake", "tile": 64, "seed": 0, **(settings or {})}
         self._on_frame = on_frame
+        self.method = self
+        self.config = EngineConfig()
+        self.color_fix = "none"
+
+    def open_clip(self, height: int, width: int, *, seed: int) -> CountingClip:
+        """A scene whose frames are told and counted as they are taken."""
+        return CountingClip(self, height, width, scale=self.spec.scale, seed=seed)
+
+    def take(self) -> None:
+        """A frame has come."""
+        self._on_frame(self.frames)
+        self.frames += 1
 
     def settings(self) -> dict[str, object]:
         return self._settings
@@ -68,6 +83,18 @@ class FakeRestorer:
         if size is not None:
             large = F.interpolate(large, (size[1], size[0]), mode="nearest")
         return large[:, None]
+
+
+class CountingClip(FakeClip):
+    """Tells its restorer of each frame."""
+
+    def __init__(self, restorer: FakeRestorer, height: int, width: int, **given: Any) -> None:
+        super().__init__(height, width, **given)
+        self.restorer = restorer
+
+    def push(self, frame: Tensor) -> Tensor:
+        self.restorer.take()
+        return super().push(frame)
 
 
 FRAMES = 24

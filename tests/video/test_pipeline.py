@@ -133,8 +133,24 @@ def test_each_frame_brings_the_state_after_it() -> None:
             super().write(frame)
 
     sink = Slow()
-    run(frames(12), Window(), sink, first=2)
+    run(frames(12), Window(), sink, segment=1, first=2)
     assert [int(frame.state["number"]) for frame in sink.frames] == list(range(2, 12))
+
+
+def test_a_segment_ends_with_the_group_that_its_last_frame_is_in() -> None:
+    """In the middle of a group there is no state that could be gone on from."""
+
+    class Groups(Window):
+        def push(self, frame: Tensor, index: int) -> list[tuple[int, Tensor]]:
+            self.seen.append((index, frame))
+            return self._ready(len(self.seen) if len(self.seen) % 4 == 0 else 0)
+
+    sink = Keep()
+    run(frames(26), Groups(), sink, segment=6, first=1, lead_in=0)
+    ends = [frame.index for frame in sink.frames if frame.ends]
+    assert ends == [8, 16, 24]
+    assert [int(frame.state["number"]) for frame in sink.frames if frame.ends] == ends
+    assert not any(frame.state for frame in sink.frames if not frame.ends)
 
 
 def test_nothing_crosses_a_cut() -> None:

@@ -47,6 +47,27 @@ def test_a_resumed_run_gives_the_frames_of_an_undisturbed_one(
     assert same_frames(result.path, whole.path)
 
 
+def test_a_streaming_method_goes_on_after_its_last_whole_group(tmp_path: Path) -> None:
+    """Segments end with groups; a run takes nothing again but the frames it had taken ahead."""
+    source = make_film(tmp_path / "a.mp4", pts=[512 * i for i in range(40)], scene=17)
+    whole = run_job(source, FakeRestorer(streaming=True), output=str(tmp_path / "whole.mp4"))
+    assert whole.cuts >= 1
+    torn = tmp_path / "torn.mp4"
+    taken = []
+    for number in (1, 14, 14, 3):
+        restorer = FakeRestorer(streaming=True, on_frame=at(number, fail(ZeroDivisionError())))
+        with pytest.raises(ZeroDivisionError):
+            run_job(source, restorer, output=str(torn), resume=True)
+        journal = load(WorkFolder(torn).path)
+        taken.append(journal.frames if journal is not None else 0)
+    assert taken == sorted(taken)
+    restorer = FakeRestorer(streaming=True)
+    result = run_job(source, restorer, output=str(torn), resume=True)
+    assert result.resumed_frames == taken[-1] >= 7
+    assert restorer.frames in (40 - taken[-1], 40 - taken[-1] - 2)
+    assert same_frames(result.path, whole.path)
+
+
 def _die(source: str, output: str, moment: str, spec: dict[str, Any]) -> None:
     """Body of a process that is killed at some moment of its job."""
 
