@@ -10,6 +10,18 @@ python=${PYTHON:-python}
 echo "== tests"
 "$python" -m pytest -q -m gpu 2>&1 | tee "$out/tests.txt"
 
+echo "== FlashVSR, full size, random weights"
+{
+    "$python" benchmarks/flashvsr.py --compile
+    "$python" benchmarks/flashvsr.py --sparse-ratio 1.5 --chunks 4
+    "$python" benchmarks/flashvsr.py --decoder full --output 768x1408 --chunks 3
+} 2>&1 | tee "$out/flashvsr.txt"
+
+echo "== block-sparse attention"
+"$python" benchmarks/attention.py --quick --backward 2>&1 | tee "$out/attention.txt"
+"$python" benchmarks/attention.py --sweep 2>&1 | tee "$out/attention_sweep.txt"
+"$python" benchmarks/attention.py 2>&1 | tee "$out/attention_all.txt"
+
 echo "== one-step methods, full size, random weights"
 for method in osediff adcsr invsr s3diff; do
     files=$("$python" benchmarks/random_weights.py "$method" -o "$out/$method" --size full | tail -1)

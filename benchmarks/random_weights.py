@@ -62,12 +62,22 @@ def make_adcsr(folder: Path, size: BaseSize) -> str:
     return f"-n adcsr --weights {published_adcsr.make_adcsr(folder / 'adcsr', config)}"
 
 
+def make_flashvsr(folder: Path, size: BaseSize) -> str:
+    """The folder of either version, with both decoders."""
+    import published_flashvsr
+
+    config = published_flashvsr.FULL if size is FULL else published_flashvsr.TINY
+    return f"-n flashvsr --weights {published_flashvsr.make_folder(folder / 'flashvsr', config)}"
+
+
 MAKERS: dict[str, Callable[[Path, BaseSize], str]] = {
     "osediff": make_osediff,
     "s3diff": make_s3diff,
     "invsr": make_invsr,
     "adcsr": make_adcsr,
+    "flashvsr": make_flashvsr,
 }
+CLIPS = ("flashvsr",)
 
 
 def main() -> int:
@@ -76,7 +86,8 @@ def main() -> int:
     options.output.mkdir(parents=True, exist_ok=True)
     size = FULL if options.size == "full" else TINY
     for method in options.methods:
-        print(f"restore image IN {MAKERS[method](options.output, size)}", flush=True)
+        command = "video" if method in CLIPS else "image"
+        print(f"restore {command} IN {MAKERS[method](options.output, size)}", flush=True)
     return 0
 
 

@@ -124,14 +124,16 @@ class RunningClip:
         for result in frames:
             index, source = self._waiting.popleft()
             height, width = (spec.scale * side for side in source.shape[-2:])
-            result = result[None, :, :height, :width].to("cpu", torch.float32)
+            result = result[None, :, :height, :width].float()
+            if restorer.color_fix != "none":  # where the result is: on a GPU it costs little
+                own = source[None].to(result.device, torch.float32)
+                result = fix_colors(result, own, restorer.color_fix)
+            result = result.cpu()
             if not bool(torch.isfinite(result).all()):
                 raise RestoreError(
                     f"the network gave NaN in frame {index}; try --dtype fp32, "
                     "or fetch the weights again"
                 )
-            if restorer.color_fix != "none":
-                result = fix_colors(result, source[None], restorer.color_fix)
             if self._size is not None and self._size != (width, height):
                 result = resample(result, self._size)
             results.append((index, result[0].clamp(0, 1)))

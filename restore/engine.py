@@ -100,8 +100,8 @@ class Restorer:
         self.config = config
         extra = {} if base is None else {"base": base}
         self.method: Method = kind.load(path, device=self.device, dtype=self.dtype, **extra)
-        self.spec: MethodSpec = self.method.spec
         tune(self.method, config)
+        self.spec: MethodSpec = self.method.spec  # which may depend on the options
         if config.runtime == "onnx":
             from restore.runtimes.onnx_runtime import use_onnx_runtime
 
@@ -142,6 +142,7 @@ class Restorer:
         """
         self.config = dataclasses.replace(self.config, **options)
         tune(self.method, self.config)
+        self.spec = self.method.spec
 
     def settings(self) -> dict[str, object]:
         """What was chosen, as plain values: a run with the same repeats the same result."""

@@ -7,6 +7,8 @@ tensors by their joined names, and the rest as JSON in the text beside them.
 from __future__ import annotations
 
 import json
+import os
+import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -15,9 +17,11 @@ import torch
 from torch import Tensor
 
 from restore.errors import WeightsError
-from restore.weights import open_weights, read_pickle, save_weights
+from restore.weights import PICKLE_SUFFIXES, open_weights, read_pickle, save_weights
 
 FORMAT = "restore.nested.v1"
+BARE = "tensor"
+"""Name of the tensor of a file that holds one tensor and nothing else."""
 _SEPARATOR = "/"
 _TENSOR = "__tensor__"
 
@@ -28,7 +32,8 @@ Nested = dict[str, Any]
 def open_nested(path: Path) -> Nested:
     """Read a published pickle, or the safetensors file that `convert` made of one.
 
-    A `.safetensors` file of any other origin gives its tensors by name.
+    A `.safetensors` file of any other origin gives its tensors by name, and a pickle of a single
+    tensor gives it under the name `BARE`.
 
     Raises:
         WeightsError: missing, empty, damaged, not a weight file, a pickle with code in it, or one
@@ -40,6 +45,8 @@ def open_nested(path: Path) -> Nested:
             return dict(tensors)
         return _put_back(json.loads(text["content"]), tensors)
     content = read_pickle(path)
+    if isinstance(content, Tensor):
+        content = {BARE: content}
     if not isinstance(content, Mapping):
         raise WeightsError(
             f"{path} holds a {type(content).__name__} instead of named tensors; give a file that "
@@ -57,6 +64,44 @@ def convert(source: Path, target: Path) -> None:
     tensors: dict[str, Tensor] = {}
     content = _take_out(open_nested(source), "", tensors)
     save_weights(target, tensors, {"format": FORMAT, "content": json.dumps(content)})
+
+
+def folder_plan(folder: Path, target: Path) -> dict[Path, Path]:
+    """Weights of several files as safetensors: each file, and what is made of it.
+
+    Pickles are for `convert`, and what else is named is for `link`.
+
+    Args:
+        folder: the files as published.
+        target: folder to write; that of the files themselves, or one for all that belongs there:
+            safetensors and the configuration in JSON come along.
+
+    Raises:
+        WeightsError: there is no pickle in the folder.
+    """
+    files = sorted(file for file in folder.iterdir() if file.is_file())
+    pickles = [file for file in files if file.suffix in PICKLE_SUFFIXES]
+    if not pickles:
+        raise WeightsError(
+            f"{folder} holds nothing to convert; allowed are files that end in "
+            f"{', '.join(PICKLE_SUFFIXES)}: give such a file, or the folder that has them"
+        )
+    plan = {file: target / file.with_suffix(".safetensors").name for file in pickles}
+    if target.resolve() != folder.resolve():
+        others = (file for file in files if file.suffix in (".safetensors", ".json"))
+        plan |= {file: target / file.name for file in others}
+    return plan
+
+
+def link(source: Path, target: Path) -> None:
+    """`target` becomes the same file, or a copy on another disk, in one step."""
+    temporary = target.with_name(target.name + ".tmp")
+    temporary.unlink(missing_ok=True)
+    try:
+        os.link(source, temporary)
+    except OSError:
+        shutil.copyfile(source, temporary)
+    temporary.replace(target)
 
 
 def named_tensors(value: Any, prefix: str = "") -> Iterator[tuple[str, Tensor]]:

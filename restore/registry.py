@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, cast
 from restore.errors import OptionError
 
 if TYPE_CHECKING:
+    from restore.codec.contract import Codec
     from restore.method import Method
 
 METHODS: dict[str, str] = {
@@ -17,6 +18,8 @@ METHODS: dict[str, str] = {
     "compact-fast": "restore.models.compact:CompactFast",
     "compact-fast-x2": "restore.models.compact:CompactFastX2",
     "adcsr": "restore.models.adcsr:AdcSR",
+    "flashvsr": "restore.models.flashvsr:FlashVSR",
+    "flashvsr-1.1": "restore.models.flashvsr:FlashVSR11",
     "invsr": "restore.models.invsr:InvSR",
     "osediff": "restore.models.osediff:OSEDiff",
     "osediff-face": "restore.models.osediff:OSEDiffFace",
@@ -25,6 +28,11 @@ METHODS: dict[str, str] = {
 
 DEFAULT_METHOD = "compact"
 
+CODECS: dict[str, str] = {}
+"""The codecs of `restore compress`, likewise."""
+
+DEFAULT_CODEC = "compact-codec"
+
 
 def method_class(name: str) -> type[Method]:
     """Class of the method `name`.
@@ -32,17 +40,30 @@ def method_class(name: str) -> type[Method]:
     Raises:
         OptionError: no method has that name; the nearest name is offered.
     """
+    return cast("type[Method]", _class_of(name, METHODS, "model"))
+
+
+def codec_class(name: str) -> type[Codec]:
+    """Class of the codec `name`.
+
+    Raises:
+        OptionError: no codec has that name; the nearest name is offered.
+    """
+    return cast("type[Codec]", _class_of(name, CODECS, "codec"))
+
+
+def _class_of(name: str, table: dict[str, str], kind: str) -> object:
     try:
-        path = METHODS[name]
+        path = table[name]
     except KeyError:
-        near = difflib.get_close_matches(name, METHODS, n=1)
+        near = difflib.get_close_matches(name, table, n=1)
         guess = f"did you mean '{near[0]}'? " if near else ""
         raise OptionError(
-            f"unknown model '{name}'; {guess}known models: {', '.join(sorted(METHODS))}; "
+            f"unknown {kind} '{name}'; {guess}known {kind}s: {', '.join(sorted(table))}; "
             "run 'restore models list' to see what each does"
         ) from None
     module, _, attribute = path.partition(":")
-    return cast("type[Method]", getattr(importlib.import_module(module), attribute))
+    return getattr(importlib.import_module(module), attribute)
 
 
 def variant_for(name: str, scale: float) -> str:

@@ -1,6 +1,7 @@
 """The engine: tiles equal the whole, faults cost nothing that is finished, seeds repeat."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -86,9 +87,17 @@ def test_a_previous_result_that_has_no_use_is_refused(
         restorer.restore_frames(frames, previous=frames[:, 0], trust=past["trust"])
 
 
-def test_a_method_has_a_window_or_a_past() -> None:
-    with pytest.raises(ValueError, match="one or the other"):
-        MethodSpec(name="both", summary="", scale=2, overlap=0, recurrent=True, frames_before=1)
+@pytest.mark.parametrize(
+    "both",
+    [
+        {"recurrent": True, "frames_before": 1},
+        {"recurrent": True, "streaming": True},
+        {"streaming": True, "frames_after": 1},
+    ],
+)
+def test_a_method_has_a_window_or_a_past(both: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match="one of them at a time"):
+        MethodSpec(name="both", summary="", scale=2, overlap=0, **both)
 
 
 def test_tiles_without_context_do_differ(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

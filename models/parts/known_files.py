@@ -11,12 +11,18 @@ _MARKS: tuple[tuple[str, str], ...] = (
     ("state_dict_vae_time", "TADSR's file, which no model here takes"),
     ("state_dict_bpp", "DLoRAL's file, a method for clips"),
     ("state_embeddings", "S3Diff's file: choose -n s3diff"),
+    ("hyper_encoders", "OSCAR's file, a codec: restore compress -n oscar"),
+    ("hyper_enc", "a hyper-encoder of OSCAR's first stage of training"),
     ("unet_lora_encoder_modules", "OSEDiff's file: choose -n osediff"),
     ("module.body.1.conv_in.weight", "AdcSR's network: choose -n adcsr"),
     ("decoder.conv_out.weight", "the half decoder of AdcSR, which belongs beside its network"),
     ("conv_first.0.weight", "the degradation estimator, which belongs beside s3diff.pkl"),
     ("encoder.conv_in.weight", "InvSR's noise predictor: choose -n invsr"),
     ("visual_encoder.patch_embed.proj.weight", "RAM, a tagger: give it with --tagger"),
+    ("blocks.0.self_attn.q.weight", "a transformer of FlashVSR's folder: choose -n flashvsr"),
+    ("linear_layers.0.weight", "the projection of FlashVSR's folder: choose -n flashvsr"),
+    ("decoder.5.conv.0.weight", "the tiny decoder of FlashVSR's folder: choose -n flashvsr"),
+    ("decoder.middle.0.residual.0.gamma", "the VAE of Wan 2.1, FlashVSR's full decoder"),
 )
 
 
@@ -34,6 +40,6 @@ def recognise(content: Mapping[str, Any], method: str) -> str:
     for place in places:
         for mark, kind in _MARKS:
             if isinstance(place, Mapping) and mark in place:
-                own = kind.endswith(f"choose -n {method}")
+                own = kind.endswith(f" -n {method}")
                 return "an altered or damaged file of this model" if own else kind
     return f"no file of a known model (it holds '{next(iter(content), 'nothing')}')"

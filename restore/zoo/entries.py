@@ -15,6 +15,42 @@ from restore.zoo.entry import Entry, ZooFile, github, hub
 
 _OSEDIFF_COMMIT = "fcc4f09c7ed66a9bc0ba9433940d76b343142426"
 _S3DIFF_COMMIT = "6a2e0a47676f2f01fccdfd4e940077d3038d953e"
+_FLASHVSR_COMMIT = "ccac0ac457243a47c13997682ebbaf987dabbea7"
+
+
+def _flashvsr(repository: str, *hashes: str) -> tuple[ZooFile, ...]:
+    """Files of one version of FlashVSR; those of both have the same sizes."""
+    files = (
+        ("diffusion_pytorch_model_streaming_dmd.safetensors", 5_676_070_392),
+        ("LQ_proj_in.ckpt", 575_694_948),
+        ("TCDecoder.ckpt", 189_018_333),
+    )
+    return (
+        *(
+            ZooFile(
+                path=path,
+                urls=(hub(repository, path),),
+                size=size if hashes else None,
+                about=size,
+                sha256=hashes[i] if hashes else None,
+            )
+            for i, (path, size) in enumerate(files)
+        ),
+        ZooFile(
+            path="posi_prompt.pth",
+            urls=(
+                github(
+                    "OpenImagingLab/FlashVSR",
+                    _FLASHVSR_COMMIT,
+                    "examples/WanVSR/prompt_tensor/posi_prompt.pth",
+                ),
+            ),
+            size=4_195_504,
+            sha256="4601107a11e4e11a936a6b79df579e54dbc99872132bf542151f0ffd65b4b1ef",
+            git_blob="95c840b20b8d6aa0d16504ee04e49f1c01a7f209",
+        ),
+    )
+
 
 _WEIGHTS = (
     Entry(
@@ -137,6 +173,57 @@ _WEIGHTS = (
             "https://huggingface.co/Guaishou74851/AdcSR",
             "https://disk.pku.edu.cn/link/AAD499197CBF054392BC4061F904CC4026",
         ),
+    ),
+    Entry(
+        name="flashvsr",
+        kind="weights",
+        summary="FlashVSR, x4, for clips: streaming",
+        files=_flashvsr("JunhaoZhuang/FlashVSR"),
+        licence="Apache-2.0",
+        pages=(
+            "https://huggingface.co/JunhaoZhuang/FlashVSR",
+            "https://github.com/OpenImagingLab/FlashVSR",
+        ),
+        optional=("wan2.1-vae",),
+        note="version 1.1 is another network in effect, though its files have the same names",
+        folder=True,
+    ),
+    Entry(
+        name="flashvsr-1.1",
+        kind="weights",
+        summary="FlashVSR 1.1, x4, for clips: streaming, steadier and closer to the input",
+        files=_flashvsr(
+            "JunhaoZhuang/FlashVSR-v1.1",
+            "bd28180edcf3446c028e32fc6b731a80bf7e4da2ab4caac3186b9499964d37be",
+            "d6d011cdaaba6a52645086caa08fa04124e746f6ca568140a24007591142bfd2",
+            "e224bdcf2f52745cbf4d393ff5374c2ba09e90285d5d19062d2bf63b915b6161",
+        ),
+        licence="Apache-2.0",
+        pages=(
+            "https://huggingface.co/JunhaoZhuang/FlashVSR-v1.1",
+            "https://github.com/OpenImagingLab/FlashVSR",
+        ),
+        optional=("wan2.1-vae",),
+        folder=True,
+    ),
+    Entry(
+        name="wan2.1-vae",
+        kind="part",
+        summary="the VAE of Wan 2.1: FlashVSR's full decoder, better and slower than its own",
+        files=(
+            ZooFile(
+                path="Wan2.1_VAE.pth",
+                urls=(
+                    hub("Wan-AI/Wan2.1-T2V-1.3B", "Wan2.1_VAE.pth"),
+                    hub("JunhaoZhuang/FlashVSR-v1.1", "Wan2.1_VAE.pth"),
+                    hub("JunhaoZhuang/FlashVSR", "Wan2.1_VAE.pth"),
+                ),
+                size=507_609_880,
+                sha256="38071ab59bd94681c686fa51d75a1968f64e470262043be31f7a094e442fd981",
+            ),
+        ),
+        licence="Apache-2.0",
+        pages=("https://huggingface.co/Wan-AI/Wan2.1-T2V-1.3B",),
     ),
     Entry(
         name="ram",

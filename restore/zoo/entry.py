@@ -66,6 +66,8 @@ class Entry:
     """Entries that make it better."""
     note: str = ""
     """What else one should know."""
+    folder: bool = False
+    """What is loaded is the folder with all files, not the first file; a base always is one."""
 
     def choose(self, variant: Variant = "fp32") -> tuple[ZooFile, ...]:
         """The files for one number format; all of them where there is one format only."""

@@ -12,7 +12,8 @@ from restore.zoo.pull import locate_on, say_missing
 
 
 def locate_weights(model: str) -> Path:
-    """Weight file of the method or part `model`: in the package, or pulled.
+    """Weight file of the method or part `model`, or the folder of its files where an entry of the
+    zoo says so: in the package, or pulled.
 
     A pickle that was converted when it was pulled is found as a safetensors file;
     `restore.nested_weights.open_nested` reads both.

@@ -128,7 +128,7 @@ def locate_on(shelf: Shelf) -> Path:
     """
     if shelf.missing():
         raise WeightsError(say_missing(shelf))
-    if shelf.entry.kind == "base":
+    if shelf.entry.kind == "base" or shelf.entry.folder:
         return shelf.folder
     path = shelf.path(shelf.entry.files[0])
     assert path is not None

@@ -26,6 +26,10 @@ def make(method: str, folder: Path) -> tuple[Path, Path | None]:
         from published_adcsr import make_adcsr
 
         return make_adcsr(folder), None
+    if method == "flashvsr":
+        from published_flashvsr import TINY, make_folder
+
+        return make_folder(folder, dataclasses.replace(TINY, dim=128, heads=1), full=False), None
     if method == "s3diff":
         from published_s3diff import make_all
 
@@ -68,7 +72,8 @@ def serve(
 
 
 @pytest.mark.parametrize(
-    "method", ["osediff", "s3diff", "adcsr", pytest.param("invsr", marks=pytest.mark.slow)]
+    "method",
+    ["osediff", "s3diff", "adcsr", "flashvsr", pytest.param("invsr", marks=pytest.mark.slow)],
 )
 def test_pulled_weights_are_the_published_ones(
     method: str, host: Host, network: Network, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
