@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from restore.engine import load as load
     from restore.export import export_onnx as export_onnx
     from restore.image.job import restore_images as restore_images
+    from restore.video import restore_stream as restore_stream
     from restore.video import restore_video as restore_video
 
 __version__ = "0.1.0"
@@ -25,10 +26,19 @@ _LAZY = {
     "export_onnx": "restore.export",
     "load": "restore.engine",
     "restore_images": "restore.image.job",
+    "restore_stream": "restore.video",
     "restore_video": "restore.video",
 }
 
-__all__ = ["Restorer", "__version__", "export_onnx", "load", "restore_images", "restore_video"]
+__all__ = [
+    "Restorer",
+    "__version__",
+    "export_onnx",
+    "load",
+    "restore_images",
+    "restore_stream",
+    "restore_video",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -26,10 +27,11 @@ from restore.cli.options import (
     program_options,
 )
 from restore.cli.progress import Meter
-from restore.cli.report import ImageLines, TrainLines, VideoLines
+from restore.cli.report import ImageLines, LiveLines, TrainLines, VideoLines
 from restore.config import ImageConfig, VideoConfig
 from restore.data_config import DegradeConfig, PackConfig
 from restore.errors import OptionError
+from restore.live_config import STANDARD, LiveConfig
 
 
 @click.group(
@@ -90,13 +92,14 @@ def image(
 
 @app.command(
     cls=HelpfulCommand,
-    params=[input_option(VideoConfig), *make_options(VideoConfig), *program_options()],
+    params=[input_option(VideoConfig), *make_options(LiveConfig), *program_options()],
     short_help="Restore a clip.",
     examples=[
         "restore video clip.mp4 --scale 4",
         "restore video clip.mp4 -o large.mkv --codec hevc --crf 20",
         "restore video clip.mp4 --start 1:30 --end 1:35 -o preview.mp4",
         "restore video clip.mp4 --resume",
+        "restore video - -o - --stream --stream-format nut < in.mkv | ffplay -",
     ],
 )
 @click.argument("inputs", nargs=-1, type=click.Path(), metavar="IN")
@@ -108,12 +111,20 @@ def video(
 
     Work that was broken off, by Ctrl-C, a crash or a power cut, goes on with --resume; the result
     is the same as that of an undisturbed run.
+
+    With --stream frames go out as they come in: from stdin, a file, a device or an address to
+    stdout or a file. Nothing else is written to stdout then.
     """
     session.json = values["json"]
-    config = make_config(VideoConfig, values)
+    live = make_config(LiveConfig, values)
     if len(inputs + more) != 1:
         raise OptionError(f"{len(inputs + more)} clips were given; give one")
     source = (inputs + more)[0]
+    if live.stream:
+        return _stream(session, source, live)
+    if source == STANDARD:
+        raise OptionError("- is stdin, which is read as a stream only; add --stream")
+    config = make_config(VideoConfig, values)
 
     from restore.video import restore_video
 
@@ -125,6 +136,26 @@ def video(
     finally:
         lines.meter.close()
     return lines.result(source, result)
+
+
+def _stream(session: Session, source: str, config: LiveConfig) -> int:
+    """The live mode of `video`."""
+    target = config.output or STANDARD
+    if target == STANDARD and sys.stdout.isatty():
+        raise OptionError(
+            "the stream would go to this terminal; pipe it into another program, or give -o FILE"
+        )
+
+    from restore.video import restore_stream
+
+    say_licence(config.model)
+    lines = LiveLines(Meter("frames", shown=not config.json), session, json=config.json)
+    try:
+        result = restore_stream(source, target, config=config, progress=lines.progress)
+    finally:
+        lines.meter.close()
+    names = {STANDARD: "stdin"}.get(source, source), {STANDARD: "stdout"}.get(target, target)
+    return lines.result(*names, result)
 
 
 app.add_command(models)

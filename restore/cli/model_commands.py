@@ -270,46 +270,61 @@ def models_verify(session: Session, names: tuple[str, ...], json: bool) -> int:
     "convert",
     cls=HelpfulCommand,
     params=program_options(),
-    short_help="Make a safetensors file of a pickle.",
-    examples=["restore models convert osediff.pkl -o osediff.safetensors --overwrite"],
+    short_help="Make safetensors files of pickles.",
+    examples=[
+        "restore models convert osediff.pkl -o osediff.safetensors --overwrite",
+        "restore models convert FlashVSR -o flashvsr",
+    ],
 )
 @click.argument("file", type=click.Path(), metavar="FILE")
 @click.option(
     *("-o", "--output"),
     type=click.Path(),
     metavar="FILE",
-    help="File to write; default: FILE with the ending .safetensors.",
+    help="File or folder to write; default: beside the pickle, with the ending .safetensors.",
 )
 @click.option("--overwrite", is_flag=True, help="Replace a file that is there.")
-@click.option("--json", is_flag=True, help="Write one JSON object.")
+@click.option("--json", is_flag=True, help="Write one JSON object a file.")
 @click.pass_obj
 def models_convert(
     session: Session, file: str, output: str | None, overwrite: bool, json: bool
 ) -> None:
     """Make a safetensors file of a published .pkl, .pth or .ckpt; nothing in it is run.
 
-    The file holds all that the pickle held, and can be given with --weights in its place.
+    The file holds all that the pickle held, and can be given with --weights in its place. Where
+    FILE is a folder, this is done for every pickle in it; its other weights come along when the
+    output is another folder.
     """
     from restore.cli.model_lines import size_text
-    from restore.nested_weights import convert
+    from restore.nested_weights import convert, folder_plan, link
+    from restore.weights import PICKLE_SUFFIXES
     from restore.zoo.cache import writing
     from restore.zoo.hashing import hash_file
 
     session.json = json
     source = Path(file)
-    target = Path(output) if output is not None else source.with_suffix(".safetensors")
-    if target.suffix != ".safetensors":
-        raise OutputError(f"{target} is no name for the result; give one that ends in .safetensors")
-    if target.exists() and not overwrite:
-        raise OutputError(f"{target} is there; give --overwrite, or another name with --output")
-    with writing(target):
-        convert(source, target)
-        digests = hash_file(target)
-    if json:
-        values: dict[str, Any] = {"path": target, "bytes": digests.size, "sha256": digests.sha256}
-        say_json(values)
+    if source.is_dir():
+        plan = folder_plan(source, Path(output or source))
     else:
-        click.echo(f"{target}: {size_text(digests.size)}, SHA-256 {digests.sha256}", err=True)
+        plan = {source: Path(output) if output is not None else source.with_suffix(".safetensors")}
+    for target in plan.values():
+        if target.suffix != ".safetensors" and not source.is_dir():
+            raise OutputError(
+                f"{target} is no name for the result; give one that ends in .safetensors"
+            )
+        if target.exists() and not overwrite:
+            raise OutputError(f"{target} is there; give --overwrite, or another name with --output")
+    for one, target in plan.items():
+        with writing(target):
+            target.parent.mkdir(parents=True, exist_ok=True)
+            make = link if source.is_dir() and one.suffix not in PICKLE_SUFFIXES else convert
+            make(one, target)
+            digests = hash_file(target)
+        if json:
+            values = {"path": target, "bytes": digests.size, "sha256": digests.sha256}
+            say_json(values)
+        else:
+            click.echo(f"{target}: {size_text(digests.size)}, SHA-256 {digests.sha256}", err=True)
 
 
 @models.command(

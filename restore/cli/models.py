@@ -42,9 +42,9 @@ class ModelEntry:
     source: str
     """Paper or repository it comes from."""
     weights: Path | None
-    """Its weight file, or None when that is missing."""
+    """Its weight file or folder, or None when that is missing."""
     weights_bytes: int
-    """Size of the weight file, 0 when it is missing."""
+    """Size of the weight file or of the files of their folder, 0 when it is missing."""
     base: str
     """Pretrained model that it stands on; empty when it needs none."""
     ready: bool
@@ -129,12 +129,18 @@ def describe_model(name: str) -> ModelEntry:
         summary=spec.summary if spec else "",
         source=spec.source if spec else "",
         weights=weights,
-        weights_bytes=weights.stat().st_size if weights else 0,
+        weights_bytes=bytes_of(weights) if weights else 0,
         base=base,
         ready=problem is None,
         missing=tuple(missing),
         problem=problem,
     )
+
+
+def bytes_of(path: Path) -> int:
+    """Size of a file, or of all files of a folder."""
+    files = (file for file in path.rglob("*") if file.is_file()) if path.is_dir() else (path,)
+    return sum(file.stat().st_size for file in files)
 
 
 def needs(name: str, base: str) -> list[str]:

@@ -26,6 +26,7 @@ from restore.config import (
 )
 from restore.data_config import DegradeConfig, PackConfig
 from restore.export import ExportConfig
+from restore.live_config import LiveConfig
 from restore.registry import METHODS
 
 T = TypeVar("T")
@@ -34,6 +35,7 @@ SECTIONS: dict[type, str] = {
     EngineConfig: "Network",
     SizeConfig: "Size of the result",
     ImageConfig: "Pictures",
+    LiveConfig: "Live",
     VideoConfig: "Clip",
     PackConfig: "Patches",
     ExportConfig: "Graph",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import sys
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -12,9 +13,10 @@ from restore.cli.app import FAILED, say_json
 from restore.cli.progress import Meter, clock
 
 if TYPE_CHECKING:
+    from restore.cli.options import Session
     from restore.image.events import Event, ImageReport
     from restore.training.trainer import TrainStep
-    from restore.video import VideoProgress, VideoResult
+    from restore.video import LiveProgress, LiveResult, VideoProgress, VideoResult
 
 JSON_SECONDS = 1.0
 """Shortest time between two progress objects."""
@@ -165,6 +167,60 @@ def video_line(source: str, result: VideoResult) -> str:
         return f"{names} ({size}, {frames} frames, {how})"
     resumed = f", {result.resumed_frames} of them from before" if result.resumed_frames else ""
     return f"{names} ({size}, {result.frames} frames{resumed}, {how}, {clock(result.seconds)})"
+
+
+class LiveLines:
+    """Tells what `restore_stream` does: the bar on a terminal, and one line at the end.
+
+    Args:
+        meter: shows the progress.
+        json: write objects instead of lines.
+        session: gets what was done so far, for the line that says that a run was broken off.
+    """
+
+    def __init__(self, meter: Meter, session: Session, *, json: bool) -> None:
+        self.meter, self.json = meter, json
+        self._session = session
+        self._pace = Pace(JSON_SECONDS)
+
+    def progress(self, progress: LiveProgress) -> None:
+        """Take one progress report of `restore_stream`."""
+        said = live_words(progress)
+        self._session.resume_hint = f"{progress.frames} frames went out, {said}"
+        if self.json:
+            if self._pace.due():
+                say_json({"event": "progress", **dataclasses.asdict(progress)})
+        elif sys.stderr.isatty():
+            self.meter.update(progress.frames, None, note=said)
+
+    def result(self, source: str, target: str, result: LiveResult) -> int:
+        """Say what went out; the exit status."""
+        self.meter.close()
+        info, own = result.plan.info, fields_of(result)
+        del own["plan"]
+        if self.json:
+            own["delay"] = dataclasses.asdict(result.delay)
+            sizes = {"size_in": (info.width, info.height), "format": result.plan.form}
+            say_json({"event": "done", "source": source, "destination": target, **own, **sizes})
+        else:
+            size = f"{info.width}x{info.height} -> {result.width}x{result.height}"
+            what = f"{size}, {result.plan.form}, {result.frames} frames, {live_words(result)}"
+            click.echo(f"{shown(source)} -> {shown(target)} ({what})", err=True)
+        if result.damaged is None:
+            return 0
+        if not self.json:
+            click.echo(f"restore: failed: {shown(source)}: {result.damaged}", err=True)
+        return FAILED
+
+
+def live_words(state: LiveProgress | LiveResult) -> str:
+    """Speed and delay of a live run, and what was left out."""
+    delay = state.delay
+    dropped = f", {state.dropped} left out" if state.dropped else ""
+    return (
+        f"{state.fps:.2f} fps{dropped}, delay {delay.median_ms:.0f} ms (worst "
+        f"{delay.worst_ms:.0f}), {delay.median_frames} frames (worst {delay.worst_frames})"
+    )
 
 
 class TrainLines:

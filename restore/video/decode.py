@@ -85,7 +85,7 @@ def decode(
             continue
         if skip_until_pts is not None and item.pts < skip_until_pts:
             continue
-        rgb = _picture(item.frame, info, warned)
+        rgb = to_picture(item.frame, info, warned)
         yield Frame(index=index, pts=item.pts, duration=item.duration, rgb=rgb)
         index += 1
 
@@ -250,8 +250,14 @@ class _Reader:
         return float(time * self._info.time_base) - self._info.start_time
 
 
-def _picture(frame: av.VideoFrame, info: ClipInfo, warned: set[str]) -> torch.Tensor:
-    """RGB (3, H, W) of a frame, turned upright and of the clip's size."""
+def to_picture(frame: av.VideoFrame, info: ClipInfo, warned: set[str]) -> torch.Tensor:
+    """RGB (3, H, W) of a frame, turned upright and of the clip's size.
+
+    Args:
+        frame: as it was decoded.
+        info: the clip.
+        warned: what was said already about earlier frames; added to.
+    """
     name = frame.format.name
     has_alpha = any(part.is_alpha for part in frame.format.components)
     if has_alpha and "alpha" not in warned:

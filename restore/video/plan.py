@@ -6,7 +6,7 @@ import dataclasses
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from restore.config import VideoConfig, output_size, parse_time
 from restore.engine import describe, fitting
@@ -16,6 +16,8 @@ from restore.video.encode import EncoderSpec, choose_encoder
 from restore.video.journal import Journal
 from restore.video.passage import Passage
 from restore.video.probe import ClipInfo, probe
+
+SomeConfig = TypeVar("SomeConfig", bound=VideoConfig)
 
 _FAR_CLOCK = 10.0  # seconds: a clock that begins later than this began somewhere else
 
@@ -65,11 +67,7 @@ def plan_video(
     config = merged_config(config, settings)
     source = Path(src)
     info = probe(source)
-    if scale is None:
-        if config.scale is not None or config.target is not None:
-            width, height = output_size(config, info.width, info.height, 1)
-            config = fitting(config, max(width / info.width, height / info.height))
-        scale = describe(config).scale
+    config, scale = fitted(config, info, scale)
     width, height = output_size(config, info.width, info.height, scale)
     spec = choose_encoder(config, info, width=width, height=height)
     asked = dst if dst is not None else config.output
@@ -91,8 +89,21 @@ def plan_video(
         spec=spec,
         container=container,
         frames=_expected_frames(info, config),
-        warnings=(*_clip_warnings(info), *container.warnings),
+        warnings=(*clip_warnings(info), *container.warnings),
     )
+
+
+def fitted(config: SomeConfig, info: ClipInfo, scale: int | None) -> tuple[SomeConfig, int]:
+    """`config` with the variant of its method that fits the size asked for, and its scale.
+
+    A `scale` that is known already is that of a loaded method, which stays as it is.
+    """
+    if scale is not None:
+        return config, scale
+    if config.scale is not None or config.target is not None:
+        width, height = output_size(config, info.width, info.height, 1)
+        config = fitting(config, max(width / info.width, height / info.height))
+    return config, describe(config).scale
 
 
 def merged_config(config: VideoConfig | None, settings: dict[str, Any]) -> VideoConfig:
@@ -139,7 +150,8 @@ def _expected_frames(info: ClipInfo, config: VideoConfig) -> int | None:
     return max(1, round((end - start) * info.frame_rate))
 
 
-def _clip_warnings(info: ClipInfo) -> list[str]:
+def clip_warnings(info: ClipInfo) -> list[str]:
+    """What a user should know about a clip."""
     if not info.interlaced:
         return []
     return [

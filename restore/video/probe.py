@@ -11,7 +11,7 @@ import math
 import re
 import struct
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from itertools import islice
@@ -123,50 +123,56 @@ def probe(path: Path) -> ClipInfo:
     path = Path(path)
     damage = _check_file(path)
     with open_clip(path, damage=damage) as container:
-        stream = _choose_stream(container, path, damage)
-        context = stream.codec_context
-        if stream.width * stream.height > MAX_PIXELS:
-            raise InputError(
-                f"{path.name} has frames of {stream.width}x{stream.height}; "
-                f"up to {MAX_PIXELS // 10**6} million pixels are allowed: scale the clip down first"
-            )
+        stream = choose_stream(container, path, damage)
         frames = list(islice(_first_frames(container, stream), _FRAMES_LOOKED_AT))
         if not frames:
             cause = damage or "the file is damaged"
             raise InputError(
-                f"no frame of {path.name} can be decoded ({context.name}): {cause}; "
+                f"no frame of {path.name} can be decoded ({stream.codec_context.name}): {cause}; "
                 "get a complete copy of the file"
             )
-        frame = frames[0]
-        described = _describe(container, stream.index)
-        layout = format_layout(frame.format.name)
-        color = _color_tags(stream, frame, layout, described)
-        rotation, mirrored = _turn(frame)
-        aspect = _aspect(stream)
-        width, height, sideways = frame.width, frame.height, rotation in (90, 270)
-        return ClipInfo(
-            path=path,
-            stream_index=stream.index,
-            width=height if sideways else width,
-            height=width if sideways else height,
-            rotation=rotation,
-            mirrored=mirrored,
-            time_base=Fraction(stream.time_base or Fraction(1, av.time_base)),
-            frame_rate=_frame_rate(stream),
-            pix_fmt=frame.format.name,
-            bit_depth=layout.bits,
-            chroma=layout.chroma,
-            color=color,
-            coding=coding_of(color, frame.format.name, width, height),
-            sample_aspect_ratio=1 / aspect if sideways else aspect,
-            interlaced=any(f.interlaced_frame for f in frames) or _says_fields(described),
-            frame_count=_frame_count(stream),
-            duration=_duration(container, stream),
-            start_time=(container.start_time or 0) / av.time_base,
-            codec=context.codec.canonical_name,
-            container=container.format.name,
-            damage=damage,
-        )
+        return clip_info(container, stream, frames, path=path, damage=damage)
+
+
+def clip_info(
+    container: InputContainer,
+    stream: av.VideoStream,
+    frames: Sequence[av.VideoFrame],
+    *,
+    path: Path,
+    damage: str | None = None,
+) -> ClipInfo:
+    """What the headers and the first frames, one or more, say about a stream."""
+    frame = frames[0]
+    described = _describe(container, stream.index)
+    layout = format_layout(frame.format.name)
+    color = _color_tags(stream, frame, layout, described)
+    rotation, mirrored = _turn(frame)
+    aspect = _aspect(stream)
+    width, height, sideways = frame.width, frame.height, rotation in (90, 270)
+    return ClipInfo(
+        path=path,
+        stream_index=stream.index,
+        width=height if sideways else width,
+        height=width if sideways else height,
+        rotation=rotation,
+        mirrored=mirrored,
+        time_base=Fraction(stream.time_base or Fraction(1, av.time_base)),
+        frame_rate=_frame_rate(stream),
+        pix_fmt=frame.format.name,
+        bit_depth=layout.bits,
+        chroma=layout.chroma,
+        color=color,
+        coding=coding_of(color, frame.format.name, width, height),
+        sample_aspect_ratio=1 / aspect if sideways else aspect,
+        interlaced=any(f.interlaced_frame for f in frames) or _says_fields(described),
+        frame_count=_frame_count(stream),
+        duration=_duration(container, stream),
+        start_time=(container.start_time or 0) / av.time_base,
+        codec=stream.codec_context.codec.canonical_name,
+        container=container.format.name,
+        damage=damage,
+    )
 
 
 def open_clip(path: Path, *, damage: str | None = None) -> InputContainer:
@@ -192,7 +198,7 @@ def open_clip(path: Path, *, damage: str | None = None) -> InputContainer:
             f"{path.name} cannot be opened: {cause}; give a complete video file "
             f"(MP4, MOV, MKV, WebM, AVI, TS and more) [{_reason(error)}]"
         ) from error
-    if any(part in container.format.name for part in _PICTURES):
+    if is_picture(container):
         name = container.format.name
         container.close()
         raise InputError(
@@ -200,6 +206,11 @@ def open_clip(path: Path, *, damage: str | None = None) -> InputContainer:
             "give a video file, and use 'restore image' for a picture"
         )
     return container
+
+
+def is_picture(container: InputContainer) -> bool:
+    """Whether FFmpeg took the input for a picture or a text."""
+    return any(part in container.format.name for part in _PICTURES)
 
 
 def _check_file(path: Path) -> str | None:
@@ -218,13 +229,25 @@ def _check_file(path: Path) -> str | None:
         ) from error
 
 
-def _choose_stream(container: InputContainer, path: Path, damage: str | None) -> av.VideoStream:
-    """The stream that players show."""
+def choose_stream(
+    container: InputContainer, path: Path, damage: str | None = None
+) -> av.VideoStream:
+    """The stream that players show.
+
+    Raises:
+        InputError: there is none that can be decoded, or its frames are larger than `MAX_PIXELS`.
+    """
     videos = [s for s in container.streams.video if not s.disposition & Disposition.attached_pic]
     usable = [s for s in videos if s.codec_context is not None and s.codec_context.is_decoder]
     if usable:
         best = container.streams.best("video")
-        return next((s for s in usable if best is not None and s.index == best.index), usable[0])
+        stream = next((s for s in usable if best is not None and s.index == best.index), usable[0])
+        if stream.width * stream.height > MAX_PIXELS:
+            raise InputError(
+                f"{path.name} has frames of {stream.width}x{stream.height}; "
+                f"up to {MAX_PIXELS // 10**6} million pixels are allowed: scale the clip down first"
+            )
+        return stream
     kinds = sorted({stream.type for stream in container.streams})
     if damage:
         found = f"the file is cut short, {damage}"

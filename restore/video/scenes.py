@@ -78,6 +78,23 @@ def is_cut(window: list[Thumbnail | None], threshold: float) -> bool:
     return not around or jump >= _PEAK * sum(around) / len(around)
 
 
+def may_be_cut(
+    before: Thumbnail | None, last: Thumbnail | None, this: Thumbnail | None, threshold: float
+) -> bool:
+    """Whether `this` may still turn out to begin a shot, whatever the frame after it shows.
+
+    A no is final: it is the verdict on a frame after that is at its most willing, which differs
+    from `last` as much as can be and not at all from `this`.
+    """
+    if last is None or this is None:
+        return False
+    jump = change(last, this)
+    if before is None:
+        return jump >= threshold
+    calm = change(before, last) / 2  # mean of it and of no change at all
+    return jump >= max(threshold, _PEAK * calm) and change(before, this) >= threshold
+
+
 def _changes(pairs: list[tuple[Thumbnail | None, Thumbnail | None]]) -> list[float]:
     """Changes of the pairs that exist."""
     return [change(a, b) for a, b in pairs if a is not None and b is not None]
@@ -88,8 +105,8 @@ def mark_cuts(
 ) -> Iterator[tuple[Item, bool]]:
     """Each item with whether its frame begins a new shot; the first one never does.
 
-    Holds one item back, as a verdict needs the frame after it; with threshold 0 nothing is looked
-    at and nothing is held.
+    An item that may begin one is held back, as that verdict needs the frame after it; all others
+    come out at once, which is what a live stream waits for. With threshold 0 nothing is looked at.
 
     Args:
         items: frames in order.
@@ -108,7 +125,10 @@ def mark_cuts(
             window = [*window[1:], thumbnail(frame_of(item))]
             if held:
                 yield held.pop(), is_cut(window, threshold)
-            held.append(item)
+            if may_be_cut(window[1], window[2], window[3], threshold):
+                held.append(item)
+            else:
+                yield item, False
     except DamagedTailError as error:
         broken = error  # the frame that is held was good, and comes out first
     if held:

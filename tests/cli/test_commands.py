@@ -24,9 +24,11 @@ from restore.config import ImageConfig, VideoConfig
 from restore.errors import InputError, OptionError
 from restore.export import ExportConfig, Exported
 from restore.image.events import Advanced, Done, Failed, ImageReport, Planned, Skipped, Started
+from restore.live_config import LiveConfig
 from restore.method import MethodSpec
 from restore.training.run import TrainResult
-from restore.video import VideoProgress, VideoResult
+from restore.video import LiveProgress, LiveResult, VideoProgress, VideoResult
+from restore.video.live_queue import Delay
 
 PROGRAM = ["--debug", "--help", "--verbose", "-v"]
 ENGINE = [
@@ -49,6 +51,8 @@ FLAGS: dict[str, list[str]] = {
         *["--encoder", "--encoder-option", "--end", "--json", "--no-audio", "--overwrite"],
         *["--pix-fmt", "--preset", "--resume", "--scene-threshold", "--segment", "--start", "-e"],
         *["--no-temporal", "--temporal"],
+        *["--drop", "--fps", "--input-format", "--max-delay", "--raw-input", "--size"],
+        *["--stream", "--stream-format"],
     ],
     "models": PROGRAM,
     "models list": [*PROGRAM, "--json"],
@@ -124,8 +128,8 @@ def images(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
 
 @pytest.fixture
 def clip(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
-    """Stands for `restore_video`."""
-    fake = SimpleNamespace(source=None, config=None, damaged=None, error=None)
+    """Stands for `restore_video` and `restore_stream`."""
+    fake = SimpleNamespace(source=None, target=None, config=None, damaged=None, error=None)
 
     def restore_video(source: Any, *, config: VideoConfig, progress: Any) -> VideoResult:
         fake.source, fake.config = source, config
@@ -157,7 +161,32 @@ def clip(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
             plan=plan,  # type: ignore[arg-type]
         )
 
+    def restore_stream(
+        source: Any, target: Any, *, config: LiveConfig, progress: Any
+    ) -> LiveResult:
+        fake.source, fake.target, fake.config = source, target, config
+        delay = Delay(median_ms=41.5, worst_ms=80, median_frames=1, worst_frames=2)
+        progress(LiveProgress(frames=3, dropped=1, fps=24, delay=delay))
+        if fake.error is not None:
+            raise fake.error
+        return LiveResult(
+            frames=9,
+            dropped=1,
+            width=96,
+            height=56,
+            seconds=2.0,
+            network_seconds=1.5,
+            fps=24.0,
+            cuts=0,
+            delay=delay,
+            damaged=fake.damaged,
+            plan=SimpleNamespace(  # type: ignore[arg-type]
+                info=SimpleNamespace(width=24, height=14), form="nut"
+            ),
+        )
+
     monkeypatch.setattr(restore.video, "restore_video", restore_video)
+    monkeypatch.setattr(restore.video, "restore_stream", restore_stream)
     return fake
 
 
@@ -328,6 +357,11 @@ def test_inputs_may_also_be_written_with_a_flag(
         (["video"], "0 clips were given; give one"),
         (["video", "a.mp4", "b.mp4"], "2 clips were given; give one"),
         (["video", "a.mp4", "-e", "x"], "write it as key=value"),
+        (["video", "a.mp4", "-o", "-"], "-o - is a stream: add --stream"),
+        (["video", "-"], "- is stdin, which is read as a stream only; add --stream"),
+        (["video", "a.mp4", "--drop"], "--drop belongs to --stream; add --stream"),
+        (["video", "-", "--stream", "--resume"], "--resume needs a whole clip"),
+        (["video", "-", "--stream", "--stream-format", "avi"], "'avi' is not one of 'auto'"),
         (["imagine"], "no command 'imagine'; did you mean 'image'? commands: image, video"),
         (["train", "a.yaml", "--resume", "--overwrite"], "give one of them"),
         (["completion", "tcsh"], "'tcsh' is not one of 'bash', 'zsh', 'fish'"),
@@ -401,6 +435,30 @@ def test_json_is_all_that_stands_on_stdout(images: SimpleNamespace, clip: Simple
     assert [line["stage"] for line in lines[:2]] == ["restore", "join"]
     assert lines[2]["destination"] == "clip_x4.mp4"
     assert lines[2]["encoder"] == "libx264"
+
+
+def test_a_stream_is_told_of_in_one_line_on_stderr(clip: SimpleNamespace) -> None:
+    flags = "--stream --stream-format nut --drop --max-delay 0.5 --input-format mpegts"
+    result = run("video", "-", *flags.split())
+    assert (result.exit_code, result.stdout) == (0, "")
+    assert result.stderr == (
+        "stdin -> stdout (24x14 -> 96x56, nut, 9 frames, 24.00 fps, 1 left out, delay 42 ms (worst "
+        "80), 1 frames (worst 2))\n"
+    )
+    assert (clip.source, clip.target) == ("-", "-")
+    assert clip.config == LiveConfig(
+        stream=True, stream_format="nut", drop=True, max_delay=0.5, input_format="mpegts"
+    )
+    clip.damaged = "the input breaks off"
+    assert run("video", "-", "--stream").exit_code == 1
+    lines = json_lines(run("video", "a.mkv", "--stream", "-o", "b.nut", "--json"))
+    assert [line["event"] for line in lines] == ["progress", "done"]
+    assert lines[1]["delay"]["worst_ms"] == 80
+    assert (lines[1]["destination"], lines[1]["format"]) == ("b.nut", "nut")
+    clip.error = KeyboardInterrupt()
+    result = run("video", "-", "--stream")
+    assert result.exit_code == 130
+    assert result.stderr.strip().startswith("restore: interrupted; 3 frames went out, 24.00 fps")
 
 
 def test_errors_are_json_objects_too(clip: SimpleNamespace) -> None:

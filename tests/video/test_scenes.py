@@ -93,6 +93,23 @@ def test_threshold_zero_finds_nothing_and_holds_nothing_back() -> None:
         assert len(read) == count
 
 
+def test_only_a_frame_that_may_begin_a_shot_is_held_back() -> None:
+    """What a live stream waits for: the frame after is asked for when it can decide."""
+    clip = [picture(0), picture(0), picture(1), picture(1), picture(1)]
+    given, held = 0, []
+
+    def frames() -> Iterator[Tensor]:
+        nonlocal given
+        for frame in clip:
+            given += 1
+            yield frame
+
+    for number, (_, cut) in enumerate(mark_cuts(frames(), lambda f: f, threshold=THRESHOLD)):
+        held.append(given - number - 1)
+        assert cut == (number == 2)
+    assert held == [0, 0, 1, 0, 0]
+
+
 def test_a_resumed_run_decides_as_an_undisturbed_one() -> None:
     wide = picture(6, width=400)
     clip = [wide[:, :, 12 * i : 12 * i + 160] for i in range(10)]
