@@ -20,6 +20,8 @@ GATHERED_BYTES = 2**19
 SLAB_BYTES = 2**23
 """Heads go through together as long as their keys fit into this: keys and values that are gathered
 several times should stay in the cache, and so should what is made float32 of bfloat16."""
+_SMALLEST = 1e-30
+"""Weight that float32 still holds with all its digits."""
 
 
 def why_not(q: Tensor) -> str | None:
@@ -138,19 +140,29 @@ def _attend(
             scores.masked_fill_(mask[:, None], -math.inf)
             seen.masked_fill_(mask[..., None], 0)
         weights = scores.softmax(-1)
-        # The largest weight is at least 1 / tokens, so its logarithm is safe: a cheaper way to
-        # the log-sum-exp than the sum of exponentials, which the fused softmax keeps to itself.
-        top = scores.amax(-1)  # (n, block)
-        total = top - weights.amax(-1).log_()
-        if hidden is not None:  # a row may have blocks, and no valid token in them
-            dead = top == -math.inf
-            total.masked_fill_(dead, -math.inf)
-            weights.masked_fill_(dead[..., None], 0)
+        total = _log_sum_exp(scores, weights)
         part = torch.bmm(weights, seen)
         if again:
             part, total = _joined(part, total, outs[rows], sums[rows])
         outs.index_copy_(0, rows, part)
         sums.index_copy_(0, rows, total)
+
+
+def _log_sum_exp(scores: Tensor, weights: Tensor) -> Tensor:
+    """What the softmax `weights` of `scores` divided by, as a logarithm, without its last axis.
+
+    The fused softmax keeps it to itself. Any weight tells it, as log w_i = s_i - lse; so the first
+    one is asked, and only where that is too small to be exact, the largest.
+    """
+    first = weights[..., 0]
+    if bool((first > _SMALLEST).all()):
+        return scores[..., 0] - first.log()
+    top = scores.amax(-1)
+    total = top - weights.amax(-1).log_()  # at least 1 / tokens, so its logarithm is safe
+    dead = top == -math.inf  # a row may have blocks, and no valid token in them
+    total.masked_fill_(dead, -math.inf)
+    weights.masked_fill_(dead[..., None], 0)
+    return total
 
 
 def hidden_tokens(kv_valid: Tensor, block: int) -> Tensor | None:
