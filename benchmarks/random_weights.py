@@ -70,14 +70,24 @@ def make_flashvsr(folder: Path, size: BaseSize) -> str:
     return f"-n flashvsr --weights {published_flashvsr.make_folder(folder / 'flashvsr', config)}"
 
 
+def make_oscar(folder: Path, size: BaseSize) -> str:
+    """`oscar.pkl` and a base that predicts v."""
+    from published_oscar import make_all
+
+    weights, base = make_all(folder / "oscar", size)
+    return f"-n oscar --weights {weights} --base {base} -o OUT.oscar"
+
+
 MAKERS: dict[str, Callable[[Path, BaseSize], str]] = {
     "osediff": make_osediff,
     "s3diff": make_s3diff,
     "invsr": make_invsr,
     "adcsr": make_adcsr,
     "flashvsr": make_flashvsr,
+    "oscar": make_oscar,
 }
-CLIPS = ("flashvsr",)
+COMMANDS = {"flashvsr": "video", "oscar": "compress"}
+"""What is not for pictures alone."""
 
 
 def main() -> int:
@@ -86,7 +96,7 @@ def main() -> int:
     options.output.mkdir(parents=True, exist_ok=True)
     size = FULL if options.size == "full" else TINY
     for method in options.methods:
-        command = "video" if method in CLIPS else "image"
+        command = COMMANDS.get(method, "image")
         print(f"restore {command} IN {MAKERS[method](options.output, size)}", flush=True)
     return 0
 

@@ -6,6 +6,7 @@ tensors by their joined names, and the rest as JSON in the text beside them.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
@@ -61,9 +62,15 @@ def convert(source: Path, target: Path) -> None:
     Raises:
         WeightsError: the file cannot be read.
     """
+    save_nested(target, open_nested(source))
+
+
+def save_nested(target: Path, content: Nested, metadata: Mapping[str, str] | None = None) -> None:
+    """Write a content as safetensors, whole or not at all; `metadata` is text beside it."""
     tensors: dict[str, Tensor] = {}
-    content = _take_out(open_nested(source), "", tensors)
-    save_weights(target, tensors, {"format": FORMAT, "content": json.dumps(content)})
+    plain = _take_out(content, "", tensors, set())
+    text = {**(metadata or {}), "format": FORMAT, "content": json.dumps(plain)}
+    save_weights(target, tensors, text)
 
 
 def folder_plan(folder: Path, target: Path) -> dict[Path, Path]:
@@ -118,6 +125,22 @@ def named_tensors(value: Any, prefix: str = "") -> Iterator[tuple[str, Tensor]]:
         yield from named_tensors(inner, f"{prefix}.{key}" if prefix else str(key))
 
 
+def content_sha256(content: Nested) -> str:
+    """SHA-256 as hex of everything in a file, the same for a pickle and what was converted of it.
+
+    Names, formats, shapes and numbers of the tensors count, and what lies beside them.
+    """
+    tensors: dict[str, Tensor] = {}
+    digest = hashlib.sha256(
+        json.dumps(_take_out(content, "", tensors, set()), sort_keys=True).encode()
+    )
+    for name in sorted(tensors):
+        tensor = tensors[name].contiguous()
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        digest.update(tensor.flatten().view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
 def check_finite(path: Path, value: Any) -> None:
     """Find weights that are not numbers before they reach a picture.
 
@@ -149,21 +172,24 @@ def _plain(value: Any, path: Path) -> Any:
     )
 
 
-def _take_out(value: Any, name: str, tensors: dict[str, Tensor]) -> Any:
-    """`value` with each tensor replaced by its name; the tensors go into `tensors`."""
+def _take_out(value: Any, name: str, tensors: dict[str, Tensor], places: set[int]) -> Any:
+    """`value` with each tensor replaced by its name; the tensors go into `tensors`, and where they
+    lie into `places`."""
     if isinstance(value, Tensor):
         # Two names for one memory, as tied weights have, cannot be stored twice by safetensors.
         place = value.untyped_storage().data_ptr()
-        shared = any(place == other.untyped_storage().data_ptr() for other in tensors.values())
-        tensors[name] = value.clone() if shared else value
+        tensors[name] = value.clone() if place in places else value
+        places.add(place)
         return {_TENSOR: name}
     if isinstance(value, dict):
         return {
-            key: _take_out(inner, name + _SEPARATOR + key if name else key, tensors)
+            key: _take_out(inner, name + _SEPARATOR + key if name else key, tensors, places)
             for key, inner in value.items()
         }
     if isinstance(value, list):
-        return [_take_out(one, f"{name}{_SEPARATOR}{i}", tensors) for i, one in enumerate(value)]
+        return [
+            _take_out(one, f"{name}{_SEPARATOR}{i}", tensors, places) for i, one in enumerate(value)
+        ]
     return value
 
 

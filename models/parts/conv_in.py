@@ -12,6 +12,8 @@ from restore.models.parts.lora import find_layer
 
 FARTHEST = 0.5
 """Relative distance of the trained weight from the base's beyond which that is another base."""
+ROUNDED = 2e-3
+"""The same for a weight that was not trained: a base in half precision differs by 0.0003."""
 
 
 def replace_conv_in(
@@ -43,3 +45,37 @@ def replace_conv_in(
         )
     with torch.no_grad():
         layer.load_state_dict({"weight": weight, "bias": bias.float()})
+
+
+def check_conv_in(unet: nn.Module, weight: Tensor, bias: Tensor, *, path: Path, base: str) -> None:
+    """Find out by a first convolution that was not trained whether a base is the right one.
+
+    The network gets the file's numbers: its own may be those of a base in half precision.
+
+    Args:
+        unet: the base's network, changed in place.
+        weight, bias: those of the base that the file was made with.
+        path: the file, for messages.
+        base: that base, in words.
+
+    Raises:
+        WeightsError: they are not this base's.
+    """
+    layer = find_layer(unet, "conv_in")
+    shapes = tuple(weight.shape), tuple(layer.weight.shape)
+    if shapes[0] != shapes[1]:
+        raise WeightsError(
+            f"{path} was made with a base whose conv_in is {shapes[0]}, this one has {shapes[1]}; "
+            f"give {base} with --base"
+        )
+    assert layer.bias is not None
+    theirs = torch.cat([weight.float().flatten(), bias.float().flatten()])
+    own = torch.cat([layer.weight.detach().flatten(), layer.bias.detach().flatten()]).float()
+    distance = float((theirs - own).norm() / own.norm().clamp_min(1e-12))
+    if not distance <= ROUNDED:
+        raise WeightsError(
+            f"{path} was made with another base: its conv_in, which was not trained, differs from "
+            f"this one's by {distance:.1%}; give {base} with --base"
+        )
+    with torch.no_grad():
+        layer.load_state_dict({"weight": weight.float(), "bias": bias.float()})

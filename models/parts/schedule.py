@@ -55,3 +55,20 @@ def x0_from_epsilon(z: Tensor, epsilon: Tensor, alpha_bar: float) -> Tensor:
         The same shape, float32.
     """
     return (z.float() - (1 - alpha_bar) ** 0.5 * epsilon.float()) / alpha_bar**0.5
+
+
+def x0_from_velocity(z: Tensor, v: Tensor, alpha_bar: float) -> Tensor:
+    """Clean latents from noisy ones and the velocity there.
+
+    x0 = sqrt(a) z - sqrt(1 - a) v (Salimans and Ho, "Progressive Distillation", ICLR 2022,
+    appendix D).
+
+    Args:
+        z: `(B, C, h, w)`.
+        v: predicted velocity sqrt(a) eps - sqrt(1 - a) x0, the same shape.
+        alpha_bar: a, the cumulative product at the time step.
+
+    Returns:
+        The same shape, float32.
+    """
+    return alpha_bar**0.5 * z.float() - (1 - alpha_bar) ** 0.5 * v.float()

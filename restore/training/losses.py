@@ -42,6 +42,11 @@ def dissimilarity(result: Tensor, target: Tensor) -> Tensor:
         result: RGB `(B, 3, H, W)` in [0, 1], 8 pixels large at least.
         target: likewise.
     """
+    return dissimilarities(result, target).mean()
+
+
+def dissimilarities(result: Tensor, target: Tensor) -> Tensor:
+    """`dissimilarity` of each picture, `(B,)`."""
     weights = result.new_tensor([0.299, 0.587, 0.114]).view(1, 3, 1, 1)
     x, y = ((picture * weights).sum(1, keepdim=True) for picture in (result, target))
     means = F.avg_pool2d(torch.cat([x, y, x * x, y * y, x * y], dim=1), 8, 3)
@@ -49,7 +54,7 @@ def dissimilarity(result: Tensor, target: Tensor) -> Tensor:
     spread = square_x - mean_x**2 + square_y - mean_y**2
     light = (2 * mean_x * mean_y + 0.01**2) / (mean_x**2 + mean_y**2 + 0.01**2)
     structure = (2 * (product - mean_x * mean_y) + 0.03**2) / (spread + 0.03**2)
-    return 1 - (light * structure).mean()
+    return 1 - (light * structure).mean((1, 2))
 
 
 def temporal_change(

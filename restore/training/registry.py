@@ -13,7 +13,10 @@ if TYPE_CHECKING:
 
 RECIPES: dict[str, str] = {
     "compact": "restore.training.compact:CompactTraining",
+    "compact-codec": "restore.training.compact_codec:CodecTraining",
     "compact-clip": "restore.training.compact_clip:CompactClipTraining",
+    "oscar": "restore.training.oscar:OscarTraining",
+    "oscar-hyper": "restore.training.oscar_hyper:OscarHyperTraining",
 }
 
 DEFAULT_RECIPE = "compact"

