@@ -12,6 +12,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from restore.codec.engine import Coder as Coder
+    from restore.codec.engine import load_codec as load_codec
+    from restore.codec.job import compress_images as compress_images
+    from restore.codec.job import decompress_images as decompress_images
     from restore.engine import Restorer as Restorer
     from restore.engine import load as load
     from restore.export import export_onnx as export_onnx
@@ -22,19 +26,27 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _LAZY = {
+    "Coder": "restore.codec.engine",
     "Restorer": "restore.engine",
+    "compress_images": "restore.codec.job",
+    "decompress_images": "restore.codec.job",
     "export_onnx": "restore.export",
     "load": "restore.engine",
+    "load_codec": "restore.codec.engine",
     "restore_images": "restore.image.job",
     "restore_stream": "restore.video",
     "restore_video": "restore.video",
 }
 
 __all__ = [
+    "Coder",
     "Restorer",
     "__version__",
+    "compress_images",
+    "decompress_images",
     "export_onnx",
     "load",
+    "load_codec",
     "restore_images",
     "restore_stream",
     "restore_video",

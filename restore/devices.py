@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 
+from restore.codec.contract import CodecSpec
 from restore.config import EngineConfig, RuntimeChoice
 from restore.errors import OptionError
 from restore.method import MethodSpec
@@ -55,7 +56,7 @@ def available_devices() -> list[str]:
     return [*devices, "cpu"]
 
 
-def choose_dtype(config: EngineConfig, spec: MethodSpec, device: torch.device) -> str:
+def choose_dtype(config: EngineConfig, spec: MethodSpec | CodecSpec, device: torch.device) -> str:
     """Name of the number format: the user's, or the best for the method on this device.
 
     Raises:

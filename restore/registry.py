@@ -28,7 +28,10 @@ METHODS: dict[str, str] = {
 
 DEFAULT_METHOD = "compact"
 
-CODECS: dict[str, str] = {}
+CODECS: dict[str, str] = {
+    "compact-codec": "restore.models.compact_codec:CompactCodec",
+    "oscar": "restore.models.oscar:Oscar",
+}
 """The codecs of `restore compress`, likewise."""
 
 DEFAULT_CODEC = "compact-codec"

@@ -17,6 +17,7 @@ from click.shell_completion import get_completion_class
 
 import restore
 from restore.cli.app import FAILED, App, exit_on_sigterm, say_json
+from restore.cli.codec_commands import compress, decompress, info
 from restore.cli.model_commands import models, say_licence
 from restore.cli.options import (
     HelpfulCommand,
@@ -158,7 +159,8 @@ def _stream(session: Session, source: str, config: LiveConfig) -> int:
     return lines.result(*names, result)
 
 
-app.add_command(models)
+for command in (compress, decompress, info, models):
+    app.add_command(command)
 
 
 @app.command(

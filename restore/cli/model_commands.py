@@ -23,7 +23,7 @@ from restore.cli.options import (
 from restore.cli.progress import Meter
 from restore.errors import OutputError, RestoreError
 from restore.export import ExportConfig
-from restore.registry import METHODS
+from restore.registry import CODECS, METHODS
 from restore.zoo.entries import ENTRIES
 
 if TYPE_CHECKING:
@@ -68,21 +68,27 @@ def models() -> None:
 @click.option("--json", is_flag=True, help="Write one JSON object a line.")
 @click.pass_obj
 def models_list(session: Session, json: bool) -> None:
-    """List every method: its scale, its licence, and whether all it needs is here.
+    """List every method and codec: scale or rates, licence, and whether all it needs is here.
 
     Below them stand the weights that can be pulled.
     """
+    from restore.cli.codec_models import codec_lines, list_codecs
     from restore.cli.model_lines import model_lines, zoo_lines
     from restore.cli.models import list_models, list_zoo
 
     session.json = json
-    methods, zoo = list_models(), list_zoo()
+    methods, codecs, zoo = list_models(), list_codecs(), list_zoo()
     if json:
-        for values in (*map(dataclasses.asdict, methods), *map(dataclasses.asdict, zoo)):
-            say_json(values)
+        for entries in (methods, codecs, zoo):
+            for entry in entries:
+                say_json(dataclasses.asdict(entry))
         return
     for method in methods:
         click.echo("\n".join(model_lines(method)))
+    if codecs:
+        click.echo("\nCodecs for 'restore compress':")
+    for codec in codecs:
+        click.echo("\n".join(codec_lines(codec)))
     click.echo("\nWeights for 'restore models pull':")
     for state in zoo:
         click.echo("\n".join(zoo_lines(state)))
@@ -101,27 +107,32 @@ def models_list(session: Session, json: bool) -> None:
 def models_info(session: Session, name: str, json: bool) -> None:
     """Say where weights come from, their licence, size and hash, and where they lie here.
 
-    NAME is that of a method or of weights.
+    NAME is that of a method, of a codec or of weights.
     """
+    from restore.cli.codec_models import codec_lines, describe_codec
     from restore.cli.model_lines import entry_lines, entry_values, model_lines
     from restore.cli.models import describe_model
     from restore.zoo.entries import find_entry
 
     session.json = json
     model = describe_model(name) if name in METHODS else None
-    entry = find_entry(name) if model is None or name in ENTRIES else None
+    codec = describe_codec(name) if name in CODECS else None
+    known = model or codec
+    entry = find_entry(name) if known is None or name in ENTRIES else None
     if json:
         say_json(
             {
                 "name": name,
                 "method": None if model is None else dataclasses.asdict(model),
+                "codec": None if codec is None else dataclasses.asdict(codec),
                 "weights": None if entry is None else entry_values(entry),
             }
         )
         return
     lines = [] if model is None else model_lines(model)
-    if model is not None and model.weights is not None:
-        lines.append(f"    here: {model.weights}")
+    lines += [] if codec is None else codec_lines(codec)
+    if known is not None and known.weights is not None:
+        lines.append(f"    here: {known.weights}")
     click.echo("\n".join([*lines, *([] if entry is None else entry_lines(entry))]))
 
 
@@ -173,7 +184,7 @@ def models_pull(
 
     session.json = json
     session.resume_hint = "the same command goes on with what has arrived"
-    wanted = [name for name in names if name in ENTRIES or name not in METHODS]
+    wanted = [name for name in names if name in ENTRIES or name not in {**METHODS, **CODECS}]
     for name in names:
         if name not in wanted:
             click.echo(f"{name}: its weights are in the package", err=True)

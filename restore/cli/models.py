@@ -8,7 +8,7 @@ from pathlib import Path
 
 from restore.errors import MissingExtraError, RestoreError, WeightsError
 from restore.method import MethodSpec
-from restore.registry import DEFAULT_METHOD, METHODS, method_class
+from restore.registry import CODECS, DEFAULT_METHOD, METHODS, method_class
 from restore.zoo.cache import Shelf
 from restore.zoo.entries import ENTRIES
 from restore.zoo.entry import Entry
@@ -90,8 +90,12 @@ def list_models(names: Iterable[str] = METHODS) -> list[ModelEntry]:
 
 
 def list_zoo() -> list[ZooState]:
-    """The state of all weights that can be pulled, but for those of registered methods."""
-    return [zoo_state(entry) for name, entry in ENTRIES.items() if name not in METHODS]
+    """The state of all weights that can be pulled, but for those of methods and codecs."""
+    return [
+        zoo_state(entry)
+        for name, entry in ENTRIES.items()
+        if name not in METHODS and name not in CODECS
+    ]
 
 
 def describe_model(name: str) -> ModelEntry:
@@ -101,24 +105,14 @@ def describe_model(name: str) -> ModelEntry:
         OptionError: no method has that name.
     """
     spec: MethodSpec | None = None
-    weights: Path | None = None
     problem: str | None = None
     try:
         spec = method_class(name).spec
     except MissingExtraError as error:
         problem = str(error)
-    try:
-        weights = locate_weights(name)
-    except WeightsError as error:
-        problem = problem or str(error)
     base = spec.base if spec else ""
-    missing = []
-    for needed in needs(name, base):
-        try:
-            locate(needed)
-        except RestoreError as error:
-            missing.append(needed)
-            problem = problem or str(error)
+    weights, missing, lacking = weights_state(name, base)
+    problem = problem or lacking
     return ModelEntry(
         name=name,
         default=name == DEFAULT_METHOD,
@@ -132,9 +126,32 @@ def describe_model(name: str) -> ModelEntry:
         weights_bytes=bytes_of(weights) if weights else 0,
         base=base,
         ready=problem is None,
-        missing=tuple(missing),
+        missing=missing,
         problem=problem,
     )
+
+
+def weights_state(name: str, base: str) -> tuple[Path | None, tuple[str, ...], str | None]:
+    """The weights of a method or codec that stands on `base`.
+
+    Returns:
+        Where they are, or None; names for `restore models pull` of what is missing; and why they
+        cannot be used, or None.
+    """
+    weights: Path | None = None
+    problem: str | None = None
+    try:
+        weights = locate_weights(name)
+    except WeightsError as error:
+        problem = str(error)
+    missing = []
+    for needed in needs(name, base):
+        try:
+            locate(needed)
+        except RestoreError as error:
+            missing.append(needed)
+            problem = problem or str(error)
+    return weights, tuple(missing), problem
 
 
 def bytes_of(path: Path) -> int:
@@ -175,9 +192,14 @@ def allows_commercial_use(licence: str) -> bool:
 
 def licence_notice(spec: MethodSpec) -> str | None:
     """The line that is said each time weights with a restricted licence are used."""
-    own = licence_line(spec.name, spec.licence)
-    if own is None and spec.base in ENTRIES:
-        return licence_line(spec.base, ENTRIES[spec.base].licence)
+    return own_or_base_notice(spec.name, spec.licence, spec.base)
+
+
+def own_or_base_notice(name: str, licence: str, base: str) -> str | None:
+    """The line on weights under `licence`, or else on the pretrained model that they stand on."""
+    own = licence_line(name, licence)
+    if own is None and base in ENTRIES:
+        return licence_line(base, ENTRIES[base].licence)
     return own
 
 

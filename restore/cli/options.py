@@ -18,6 +18,7 @@ from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_
 import click
 from click.shell_completion import CompletionItem
 
+from restore.codec_config import CodecConfig, CompressConfig, DecompressConfig, FilesConfig
 from restore.config import (
     EngineConfig,
     ImageConfig,
@@ -27,7 +28,7 @@ from restore.config import (
 from restore.data_config import DegradeConfig, PackConfig
 from restore.export import ExportConfig
 from restore.live_config import LiveConfig
-from restore.registry import METHODS
+from restore.registry import CODECS, METHODS
 
 T = TypeVar("T")
 
@@ -40,6 +41,10 @@ SECTIONS: dict[type, str] = {
     PackConfig: "Patches",
     ExportConfig: "Graph",
     DegradeConfig: "Degradation",
+    CodecConfig: "Codec",
+    FilesConfig: "Files",
+    CompressConfig: "Compression",
+    DecompressConfig: "Pictures",
 }
 """Heading in the help page for the options that a class brings."""
 
@@ -229,7 +234,8 @@ def _make_option(f: dataclasses.Field[Any], hint: Any, section: str) -> ConfigOp
         settings["type"] = _click_type(kind, settings["metavar"])
         settings["show_default"] = f.default not in (None, ())
     if f.name == "model":
-        settings["shell_complete"] = complete_model
+        codec = settings["metavar"] == "CODEC"
+        settings["shell_complete"] = complete_codec if codec else complete_model
     return ConfigOption([*f.metadata["flags"], f.name], section=section, **settings)
 
 
@@ -254,3 +260,8 @@ def _click_type(kind: Any, metavar: str | None) -> click.ParamType[Any, Any]:
 def complete_model(_: click.Context, __: click.Parameter, start: str) -> list[CompletionItem]:
     """Names of methods that begin with `start`, for the shell."""
     return [CompletionItem(name) for name in sorted(METHODS) if name.startswith(start)]
+
+
+def complete_codec(_: click.Context, __: click.Parameter, start: str) -> list[CompletionItem]:
+    """Names of codecs that begin with `start`, for the shell."""
+    return [CompletionItem(name) for name in sorted(CODECS) if name.startswith(start)]

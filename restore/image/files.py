@@ -313,7 +313,7 @@ def write_sheet(sheet: Sheet, destination: Path | BinaryIO) -> tuple[str, ...]:
     name = f"'{destination}'" if isinstance(destination, Path) else "the output stream"
     with _teaching_output(name):
         if isinstance(destination, Path):
-            with _atomic(destination) as stream:
+            with atomic(destination) as stream:
                 return sheet.notes + encode(sheet, stream)
         buffer = io.BytesIO()
         notes = encode(sheet, buffer)
@@ -334,7 +334,7 @@ def flattened(picture: Picture) -> Picture:
 
 
 @contextlib.contextmanager
-def _atomic(destination: Path) -> Iterator[BinaryIO]:
+def atomic(destination: Path) -> Iterator[BinaryIO]:
     """A file under a temporary name in the same folder, moved into place when it is complete."""
     # The name is short and starts with a dot: a long name has no room for an addition, and a run
     # over the folder must not take it for a picture.

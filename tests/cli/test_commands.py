@@ -19,6 +19,7 @@ import restore.cli.commands
 import restore.cli.models
 import restore.image.job
 import restore.video
+from restore.bitstream import Container, write_container
 from restore.cli.commands import app
 from restore.config import ImageConfig, VideoConfig
 from restore.errors import InputError, OptionError
@@ -40,6 +41,13 @@ ENGINE = [
 ]
 SIZE = ["--outscale", "--scale", "--target", "-s"]
 FILES = ["--input", "--output", "-i", "-o"]
+CODEC = [
+    *["--base", "--device", "--dtype", "--posterior", "--seed", "--tile", "--tiling"],
+    *["--weights", "-g", "-t"],
+]
+CODED = [
+    *[*FILES, "--json", "--max-pixels", "--overwrite", "--recursive", "--skip-existing", "-r"],
+]
 FLAGS: dict[str, list[str]] = {
     "": [*PROGRAM, "--version"],
     "image": [
@@ -54,6 +62,12 @@ FLAGS: dict[str, list[str]] = {
         *["--drop", "--fps", "--input-format", "--max-delay", "--raw-input", "--size"],
         *["--stream", "--stream-format"],
     ],
+    "compress": [
+        *[*PROGRAM, *CODEC, *CODED, "--bpp", "--metadata", "--model", "--quality", "--report"],
+        *["--size", "-n"],
+    ],
+    "decompress": [*PROGRAM, *CODEC, *CODED, "--ext", "--force", "--quality"],
+    "info": [*PROGRAM, "--json"],
     "models": PROGRAM,
     "models list": [*PROGRAM, "--json"],
     "models info": [*PROGRAM, "--json"],
@@ -219,13 +233,19 @@ def test_each_help_page_has_examples_that_the_program_takes(
 ) -> None:
     monkeypatch.setenv("RESTORE_CACHE", str(tmp_path / "cache"))
     monkeypatch.chdir(tmp_path)
-    torch.save({"w": torch.zeros(3)}, "osediff.pkl")  # what 'models convert' is shown with
+    Path("FlashVSR").mkdir()
+    for name in ("osediff.pkl", "FlashVSR/net.pth"):  # what 'models convert' is shown with
+        torch.save({"w": torch.zeros(3)}, name)
     monkeypatch.setattr("restore.cli.model_commands.pull_one", lambda *_, **__: None)
     trained = TrainResult(weights=Path("net"), iteration=9, finished=True)
     monkeypatch.setattr("restore.export.export_method", lambda *_: EXPORTED)
     monkeypatch.setattr("restore.training.run.train_from_file", lambda *_, **__: trained)
     monkeypatch.setattr("restore.data_pipelines.pack.pack_patches", lambda *_, **__: 1)
     monkeypatch.setattr("restore.degrading.job.degrade_files", lambda *_, **__: ImageReport())
+    for name in ("compress_images", "decompress_images"):
+        monkeypatch.setattr(f"restore.codec.job.{name}", lambda *_, **__: ImageReport())
+    coded = Container(codec="oscar", weights=bytes(8), rate=0, width=9, height=9, body=b"")
+    Path("photo.rsc").write_bytes(write_container(coded))  # what 'info' is shown with
     examples = commands()[path].examples  # type: ignore[attr-defined]
     page = run(*path.split(), "--help").stdout
     assert examples

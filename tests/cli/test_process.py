@@ -18,7 +18,7 @@ from PIL import Image
 
 import restore
 from restore.cli.progress import Meter, clock, count
-from restore.registry import METHODS
+from restore.registry import CODECS, METHODS
 
 PROGRAM = [sys.executable, "-m", "restore"]
 
@@ -143,8 +143,10 @@ def test_the_completion_script_is_valid_in_its_shell(shell: str, tmp_path: Path)
     [
         (
             "restore ",
-            {"image", "video", "degrade", "models", "doctor", "train", "pack", "completion"},
+            {"image", "video", "degrade", "models", "doctor", "train", "pack", "completion"}
+            | {"compress", "decompress", "info"},
         ),
+        ("restore compress -n ", set(CODECS)),
         ("restore image -n ", set(METHODS)),
         ("restore image --dtype b", {"bf16"}),
         ("restore video --no", {"--no-audio", "--no-temporal"}),

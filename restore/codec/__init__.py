@@ -1,0 +1,1 @@
+"""Pictures to few bytes and back: codecs on one container, which `restore.bitstream` writes."""

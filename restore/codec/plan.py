@@ -1,0 +1,264 @@
+"""Which files a run takes and where each result goes, decided before any work is done."""
+
+from __future__ import annotations
+
+import glob
+import os
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal
+
+from restore.bitstream import is_container
+from restore.codec_config import CompressConfig, DecompressConfig
+from restore.errors import OptionError
+from restore.image.encode import SUFFIXES
+from restore.image.files import output_reason
+from restore.image.plan import PICTURE_SUFFIXES, STREAM
+
+CODED_SUFFIX = ".rsc"
+"""Ending of a coded picture where the user names none."""
+CODED_SUFFIXES = frozenset({CODED_SUFFIX, ".oscar"})
+"""Endings, in small letters, that are taken for coded pictures in a folder or by a pattern."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class CodecJob:
+    """One input and what is to become of it."""
+
+    source: Path | None
+    """File to read; None = stdin."""
+    destination: Path | None
+    """File to write; None = stdout."""
+    verdict: Literal["run", "skip", "fail"] = "run"
+    """Do it, pass it over, or list it as failed."""
+    reason: str = ""
+    """Why it is passed over or failed, one line."""
+
+    @property
+    def names(self) -> tuple[str, str]:
+        """Names of input and result for an event."""
+        source, destination = (
+            STREAM if path is None else str(path) for path in (self.source, self.destination)
+        )
+        return source, destination
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Found:
+    path: Path
+    root: Path
+    problem: str = ""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Kind:
+    """What a direction reads and writes."""
+
+    what: str
+    """What an input is called."""
+    read: frozenset[str]
+    """Endings of inputs in a folder, in small letters."""
+    written: str
+    """Ending of results."""
+
+
+def plan_files(
+    inputs: Sequence[str | Path], config: CompressConfig | DecompressConfig
+) -> list[CodecJob]:
+    """One job for each input, in the order of the inputs, folders sorted by name.
+
+    Args:
+        inputs: files, folders, patterns (`*`, `?`, `[]`, `**`), or `"-"` for stdin alone.
+        config: output, and what to do with results that exist.
+
+    Raises:
+        OptionError: the output does not go with the inputs, or two results would get one name.
+    """
+    names = [os.fspath(name) for name in inputs]
+    if isinstance(config, CompressConfig):
+        kind = _Kind(what="picture", read=PICTURE_SUFFIXES, written=CODED_SUFFIX)
+    else:
+        kind = _Kind(what="coded picture", read=CODED_SUFFIXES, written=f".{config.ext}")
+    if not names:
+        raise OptionError("no input was given; give files, folders or patterns such as '*.png'")
+    if STREAM in names or config.output == STREAM:
+        return [_stream_job(names, config)]
+    output = None if config.output is None else Path(config.output)
+    found = [item for name in names for item in _expand(name, config.recursive, output, kind)]
+    found = list({os.path.normpath(item.path.absolute()): item for item in found}.values())
+    single = len(names) == len(found) == 1 and not Path(names[0]).is_dir()
+    as_file = output is not None and single and not output.is_dir() and output.suffix != ""
+    if output is not None and not as_file and output.is_file():
+        raise OptionError(f"the output '{output}' is a file, the input can be many; give a folder")
+    if as_file and output is not None:
+        _check_name(output, config)
+    jobs = _without_clashes([_job(item, output, kind, as_file=as_file) for item in found])
+    return _judged(jobs, config)
+
+
+def _stream_job(names: list[str], config: CompressConfig | DecompressConfig) -> CodecJob:
+    if len(names) > 1 or (names[0] != STREAM and Path(names[0]).is_dir()):
+        raise OptionError("- is one stream; give one input file, or - alone, beside it")
+    source = None if names[0] == STREAM else Path(names[0])
+    if config.output in (None, STREAM):
+        if config.json:
+            raise OptionError("both the result and --json want stdout; leave --json out or give -o")
+        return CodecJob(source=source, destination=None)
+    assert config.output is not None
+    output = Path(config.output)
+    if output.is_dir() or not output.suffix:
+        raise OptionError(f"'{output}' is not a file name; for stdin give -o FILE or -o -")
+    _check_name(output, config)
+    return _judged([CodecJob(source=source, destination=output)], config)[0]
+
+
+def _check_name(output: Path, config: CompressConfig | DecompressConfig) -> None:
+    """Raise OptionError where the name of the output is that of another kind of file."""
+    picture = output.suffix.lower() in SUFFIXES
+    if isinstance(config, CompressConfig) and output.suffix.lower() in PICTURE_SUFFIXES:
+        raise OptionError(
+            f"'{output}' has a picture's name, and the result is a coded one; end it {CODED_SUFFIX}"
+        )
+    if isinstance(config, DecompressConfig) and not picture:
+        raise OptionError(
+            f"'{output.name}' does not end like a format that can be written; "
+            f"use one of {', '.join(SUFFIXES)}"
+        )
+
+
+def _expand(name: str, recursive: bool, output: Path | None, kind: _Kind) -> Iterator[_Found]:
+    path = Path(name)
+    if path.is_dir():
+        yield from _in_folder(path, recursive, output, kind)
+    elif path.exists() or not glob.has_magic(name):
+        yield _Found(path=path, root=path.parent)
+    else:
+        parts = Path(name).parts
+        fixed = next(i for i, part in enumerate(parts) if glob.has_magic(part))
+        root = Path(*parts[:fixed])
+        # Path.glob would go into hidden folders as well.
+        matches = sorted(Path(match) for match in glob.glob(name, recursive=True))  # noqa: PTH207
+        files = [match for match in matches if match.is_file() and _is_known(match, kind)]
+        if not files:
+            problem = f"no {kind.what} matches this pattern; check it"
+            yield _Found(path=path, root=root, problem=problem)
+        for file in files:
+            yield _Found(path=file, root=root)
+
+
+def _in_folder(folder: Path, recursive: bool, output: Path | None, kind: _Kind) -> Iterator[_Found]:
+    """Inputs, sorted; hidden ones and the output folder inside it are left out."""
+    count = 0
+    for here, folders, files in os.walk(folder):
+        folders[:] = sorted(
+            name
+            for name in folders
+            if recursive
+            and not name.startswith(".")
+            and (output is None or os.path.realpath(Path(here, name)) != os.path.realpath(output))
+        )
+        for name in sorted(files):
+            if _is_known(path := Path(here, name), kind):
+                count += 1
+                yield _Found(path=path, root=folder)
+    if not count:
+        deeper = "" if recursive else "; for folders below add --recursive"
+        problem = f"there is no {kind.what} in this folder{deeper}"
+        yield _Found(path=folder, root=folder.parent, problem=problem)
+
+
+def _is_known(path: Path, kind: _Kind) -> bool:
+    """By its name; a coded picture by its first bytes too, as it can have any name."""
+    if path.name.startswith("."):
+        return False
+    if path.suffix.lower() in kind.read:
+        return True
+    if kind.read is not CODED_SUFFIXES or path.suffix.lower() in PICTURE_SUFFIXES:
+        return False
+    try:
+        with path.open("rb") as stream:
+            return path.is_file() and is_container(stream.read(4))
+    except OSError:
+        return False
+
+
+def _job(item: _Found, output: Path | None, kind: _Kind, *, as_file: bool) -> CodecJob:
+    inside = item.path.relative_to(item.root)
+    named = inside.with_name(f"{item.path.stem}{kind.written}") if inside.name else inside
+    folder = item.root if output is None else output
+    destination = output if as_file else folder / named
+    verdict: Literal["run", "fail"] = "fail" if item.problem else "run"
+    return CodecJob(source=item.path, destination=destination, verdict=verdict, reason=item.problem)
+
+
+def _without_clashes(jobs: list[CodecJob]) -> list[CodecJob]:
+    """Name results after the whole name of the input where two would share one."""
+
+    def repeated(jobs: list[CodecJob]) -> Counter[str]:
+        return Counter(os.path.normcase(job.destination or "") for job in jobs)
+
+    names = repeated(jobs)
+    jobs = [
+        _renamed(job) if names[os.path.normcase(job.destination or "")] > 1 else job for job in jobs
+    ]
+    names = repeated(jobs)
+    for job in jobs:
+        if names[os.path.normcase(job.destination or "")] > 1:
+            raise OptionError(
+                f"'{job.source}' and another input would both become '{job.destination}'; "
+                "give the folder above them, whose tree is mirrored"
+            )
+    return jobs
+
+
+def _renamed(job: CodecJob) -> CodecJob:
+    """`a.jpg` becomes `a_jpg.rsc`."""
+    assert job.source is not None and job.destination is not None
+    ending = job.source.suffix.removeprefix(".")
+    name = f"{job.source.stem}_{ending}{job.destination.suffix}"
+    return replace(job, destination=job.destination.with_name(name))
+
+
+def _judged(jobs: list[CodecJob], config: CompressConfig | DecompressConfig) -> list[CodecJob]:
+    """Look at what exists: results are skipped or refused, inputs are never written over."""
+    inputs = {_identity(job.source) for job in jobs if job.verdict == "run"} - {None}
+    return [_judged_one(job, config, inputs) for job in jobs]
+
+
+def _judged_one(
+    job: CodecJob,
+    config: CompressConfig | DecompressConfig,
+    inputs: set[tuple[int, int] | None],
+) -> CodecJob:
+    target = job.destination
+    if job.verdict != "run" or target is None:
+        return job
+    if job.source is not None and _identity(job.source) is None:
+        return job  # reading a missing file will say so
+    try:
+        target.lstat()
+    except (FileNotFoundError, NotADirectoryError):
+        return job
+    except (OSError, ValueError) as error:
+        reason = output_reason(error) if isinstance(error, OSError) else str(error)
+        return replace(job, verdict="fail", reason=f"'{target}' cannot be written: {reason}")
+    if _identity(target) in inputs:
+        reason = f"its result '{target}' would overwrite an input; choose another name with -o"
+        return replace(job, verdict="fail", reason=reason)
+    if config.skip_existing and not target.is_dir():
+        return replace(job, verdict="skip", reason=f"'{target}' is already there")
+    if target.is_dir() or not config.overwrite:
+        reason = f"'{target}' is already there; add --skip-existing or --overwrite"
+        return replace(job, verdict="fail", reason=reason)
+    return job
+
+
+def _identity(path: Path | None) -> tuple[int, int] | None:
+    """What tells a file from all others on this machine, whatever links lead to it."""
+    try:
+        facts = path.stat() if path is not None else None
+    except (OSError, ValueError):
+        return None
+    return None if facts is None else (facts.st_dev, facts.st_ino)
