@@ -6,7 +6,19 @@ import re
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-from restore.config import MIN_TILE, PosteriorChoice, TilingChoice, check_choice, flag
+from restore.config import (
+    MIN_TILE,
+    EngineConfig,
+    ImageConfig,
+    PosteriorChoice,
+    TilingChoice,
+    check_choice,
+    check_files,
+    check_quality,
+    check_seed,
+    flag,
+    same_flag,
+)
 from restore.errors import OptionError
 from restore.registry import DEFAULT_CODEC
 
@@ -23,15 +35,10 @@ _UNITS |= {"m": 10**6, "mb": 10**6, "mib": 2**20}
 class CodecConfig:
     """How a codec is loaded and run; the same for both directions."""
 
-    weights: str | None = flag(
-        None, "--weights", metavar="FILE", help="Weight file instead of the codec's own."
+    weights: str | None = same_flag(
+        EngineConfig, "weights", help="Weight file instead of the codec's own."
     )
-    base: str | None = flag(
-        None,
-        "--base",
-        metavar="PATH",
-        help="Folder of the pretrained model that the weights stand on; default: the pulled one.",
-    )
+    base: str | None = same_flag(EngineConfig, "base")
     tile: int = flag(
         0,
         "-t",
@@ -39,20 +46,18 @@ class CodecConfig:
         metavar="PIXELS",
         help=f"Side of a tile, {MIN_TILE} or more, for codecs that tile; 0 = the codec's own.",
     )
-    device: str = flag(
-        "auto", "-g", "--device", help="auto, cpu, cuda, cuda:1 or mps; auto = GPU if present."
-    )
+    device: str = same_flag(EngineConfig, "device")
     dtype: CodecDType = flag(
         "auto", "--dtype", help="Number format of the network; auto = the codec's best."
     )
-    seed: int = flag(0, "--seed", help="Seed of every random draw, 0 or more.")
+    seed: int = same_flag(EngineConfig, "seed")
     tiling: TilingChoice | None = flag(
         None,
         "--tiling",
         help="exact = any size, tiles do not show; published = resized, as the authors did.",
     )
-    posterior: PosteriorChoice | None = flag(
-        None, "--posterior", help="Of the encoder's Gaussian: its mean, or a draw."
+    posterior: PosteriorChoice | None = same_flag(
+        EngineConfig, "posterior", help="Of the encoder's Gaussian: its mean, or a draw."
     )
 
     def __post_init__(self) -> None:
@@ -61,8 +66,7 @@ class CodecConfig:
                 f"tile {self.tile} is too small; allowed: 0 (the codec's own) or {MIN_TILE} and "
                 "more; leave --tile out"
             )
-        if self.seed < 0:
-            raise OptionError(f"seed {self.seed} is negative; give 0 or more")
+        check_seed(self.seed)
         check_choice("dtype", self.dtype, get_args(CodecDType))
         if self.tiling is not None:
             check_choice("tiling", self.tiling, get_args(TilingChoice))
@@ -81,22 +85,19 @@ class FilesConfig(CodecConfig):
         metavar="PATH",
         help="File or folder for the result, - for stdout; default: beside each input.",
     )
-    recursive: bool = flag(False, "-r", "--recursive", help="Go into folders below the inputs.")
-    skip_existing: bool = flag(
-        False, "--skip-existing", help="Leave inputs alone whose result is already there."
-    )
-    overwrite: bool = flag(False, "--overwrite", help="Replace results that are already there.")
-    json: bool = flag(False, "--json", help="Report to stdout as one JSON object a line.")
-    max_pixels: int = flag(
-        500_000_000, "--max-pixels", help="Refuse pictures with more pixels than this."
+    recursive: bool = same_flag(ImageConfig, "recursive")
+    skip_existing: bool = same_flag(ImageConfig, "skip_existing")
+    overwrite: bool = same_flag(ImageConfig, "overwrite")
+    json: bool = same_flag(ImageConfig, "json")
+    max_pixels: int = same_flag(
+        ImageConfig, "max_pixels", help="Refuse pictures with more pixels than this."
     )
 
     def __post_init__(self) -> None:
         super(FilesConfig, self).__post_init__()
-        if self.skip_existing and self.overwrite:
-            raise OptionError("both --skip-existing and --overwrite were given; give one of them")
-        if self.max_pixels < 1:
-            raise OptionError(f"max pixels {self.max_pixels} is not possible; give 1 or more")
+        check_files(
+            skip_existing=self.skip_existing, overwrite=self.overwrite, max_pixels=self.max_pixels
+        )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -156,7 +157,7 @@ class DecompressConfig(FilesConfig):
     """`restore decompress`: those bytes in, pictures out."""
 
     ext: DecodedExt = flag("png", "--ext", help="Format of the pictures.")
-    quality: int = flag(95, "--quality", help="JPEG, WebP and AVIF quality, 1 to 100.")
+    quality: int = same_flag(ImageConfig, "quality")
     force: bool = flag(
         False, "--force", help="Decode with other weights than those that the file names."
     )
@@ -164,8 +165,7 @@ class DecompressConfig(FilesConfig):
     def __post_init__(self) -> None:
         super(DecompressConfig, self).__post_init__()
         check_choice("ext", self.ext, get_args(DecodedExt))
-        if not 1 <= self.quality <= 100:
-            raise OptionError(f"quality {self.quality} is not possible; give 1 to 100")
+        check_quality(self.quality)
 
 
 def parse_bytes(text: str) -> int:

@@ -6,7 +6,7 @@ documentation have one source; `restore.cli` turns the fields into options.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any, Literal, get_args
 
 from restore.errors import OptionError
@@ -36,6 +36,18 @@ def flag(default: Any, *names: str, help: str, **extra: Any) -> Any:
         extra: more for the option, such as `metavar` or `multiple`.
     """
     return field(default=default, metadata={"flags": names, "help": help, **extra})
+
+
+def same_flag(config: type, name: str, **changes: Any) -> Any:
+    """The option that a field of another command's settings already is.
+
+    Args:
+        config: those settings.
+        name: the field.
+        changes: what is to be said otherwise, such as `help`.
+    """
+    known = next(own for own in fields(config) if own.name == name)
+    return field(default=known.default, metadata={**known.metadata, **changes})
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -150,8 +162,7 @@ class EngineConfig:
             )
         if self.tile_overlap is not None and self.tile_overlap < 0:
             raise OptionError(f"tile overlap {self.tile_overlap} is negative; give 0 or more")
-        if self.seed < 0:
-            raise OptionError(f"seed {self.seed} is negative; give 0 or more")
+        check_seed(self.seed)
         check_choice("dtype", self.dtype, get_args(DTypeChoice))
         check_choice("color fix", self.color_fix, get_args(ColorFixChoice))
         check_choice("runtime", self.runtime, get_args(RuntimeChoice))
@@ -249,12 +260,10 @@ class ImageConfig(SizeConfig):
     def __post_init__(self) -> None:
         super(ImageConfig, self).__post_init__()
         check_choice("ext", self.ext, get_args(ExtChoice))
-        if not 1 <= self.quality <= 100:
-            raise OptionError(f"quality {self.quality} is not possible; give 1 to 100")
-        if self.skip_existing and self.overwrite:
-            raise OptionError("both --skip-existing and --overwrite were given; give one of them")
-        if self.max_pixels < 1:
-            raise OptionError(f"max pixels {self.max_pixels} is not possible; give 1 or more")
+        check_quality(self.quality)
+        check_files(
+            skip_existing=self.skip_existing, overwrite=self.overwrite, max_pixels=self.max_pixels
+        )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -331,6 +340,26 @@ class VideoConfig(SizeConfig):
             raise OptionError(
                 f"the end {self.end} is not after the start {self.start or 0}; give a later end"
             )
+
+
+def check_seed(seed: int) -> None:
+    """Refuse a seed that no generator takes."""
+    if seed < 0:
+        raise OptionError(f"seed {seed} is negative; give 0 or more")
+
+
+def check_quality(quality: int) -> None:
+    """Refuse what is no quality of JPEG, WebP or AVIF."""
+    if not 1 <= quality <= 100:
+        raise OptionError(f"quality {quality} is not possible; give 1 to 100")
+
+
+def check_files(*, skip_existing: bool, overwrite: bool, max_pixels: int) -> None:
+    """Refuse what cannot be wanted of picture files."""
+    if skip_existing and overwrite:
+        raise OptionError("both --skip-existing and --overwrite were given; give one of them")
+    if max_pixels < 1:
+        raise OptionError(f"max pixels {max_pixels} is not possible; give 1 or more")
 
 
 def check_choice(what: str, got: str, allowed: tuple[str, ...]) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 import sys
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
@@ -172,7 +173,7 @@ def _content(source: Path | BinaryIO) -> bytes:
 
 
 @dataclass(kw_only=True, slots=True)
-class _Files(Batch):
+class _Files(Batch, ABC):
     """What both directions do with a job."""
 
     prepared: set[Path] = field(default_factory=set)
@@ -193,8 +194,9 @@ class _Files(Batch):
         self.tell(Started(source=source, destination=destination, index=index, total=self.total))
         return self._convert(job)
 
+    @abstractmethod
     def _convert(self, job: CodecJob) -> Event:
-        raise NotImplementedError
+        """Turn one file into the other."""
 
     def _target(self, job: CodecJob) -> Path | BinaryIO:
         """Where to write, found to be writable before the network runs."""

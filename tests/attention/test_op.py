@@ -92,7 +92,8 @@ def test_the_operator_keeps_pytorchs_rules() -> None:
     case = sparse_case(dim=8, block=8, batch=1, heads=2, rows=2, blocks=3)
     inputs = [x.detach().requires_grad_() for x in case.arguments[:3]]
     arguments = (*inputs, *case.arguments[3:], None, case.block, case.scale, "auto")
-    torch.library.opcheck(torch.ops.restore.block_sparse_attention.default, arguments)
+    found = torch.library.opcheck(torch.ops.restore.block_sparse_attention.default, arguments)
+    assert set(found.values()) == {"SUCCESS"}
 
 
 @pytest.mark.parametrize("backend", ["cpu", "reference"])
@@ -189,7 +190,7 @@ def test_importing_the_room_loads_nothing_heavy() -> None:
         "import sys, restore.attention as room; assert 'torch' not in sys.modules; "
         "assert set(dir(room)) == set(room._LAZY)"
     )
-    subprocess.run([sys.executable, "-c", code], check=True)
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
 def test_every_public_name_is_there() -> None:
@@ -209,4 +210,4 @@ def test_a_first_call_does_not_load_the_compiler() -> None:
         "a.block_sparse_attention(x, x, x, l.count, l.index); "
         "assert 'torch._dynamo' not in sys.modules"
     )
-    subprocess.run([sys.executable, "-c", code], check=True)
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -389,14 +389,10 @@ def test_a_shape_out_of_range_is_said() -> None:
 
 
 class TestTheWeightsOfThePackage:
-    """Skipped until they are there."""
+    """They came with the package."""
 
     @pytest.fixture
     def shipped(self) -> CompactCodec:
-        try:
-            packaged_weights("compact-codec")
-        except WeightsError:
-            pytest.skip("the package has no weights for compact-codec yet")
         return CompactCodec.load(None, device=CPU, dtype=torch.float32)
 
     def test_they_keep_to_their_budget(self, shipped: CompactCodec) -> None:

@@ -296,3 +296,6 @@ def test_a_shape_builds_the_network(published: Path) -> None:
     with torch.device("meta"):
         net = FlashDiT(DitShape(**asdict(folder.shape)))
     net.load_state_dict(folder.dit, strict=True, assign=True)
+    assert {name: x.shape for name, x in net.state_dict().items()} == {
+        name: x.shape for name, x in folder.dit.items()
+    }
