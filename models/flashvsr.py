@@ -23,16 +23,19 @@ from torch import Tensor
 
 from restore.errors import WeightsError
 from restore.method import Decoder, MethodSpec, Tiling
-from restore.models.parts.flashvsr.clip import FlashClip, Networks, Plan
+from restore.models.parts.flashvsr.clip import LATER_FRAMES, FlashClip, Networks, Plan
 from restore.models.parts.flashvsr.dit import Condition, FlashDiT
 from restore.models.parts.flashvsr.enlarge import SCALE, Frame
 from restore.models.parts.flashvsr.lq_projection import LQProjection, Version
-from restore.models.parts.flashvsr.tiny_decoder import TinyDecoder
+from restore.models.parts.flashvsr.tiny_decoder import FULL_CHANNELS, MARGIN, TinyDecoder
 from restore.models.parts.flashvsr.wan_vae import WanDecoder
 from restore.models.parts.flashvsr.weights import FlashFolder, check_files, read_decoder
 
 MULTIPLE = 32
 """Input pixels along each side of a block of attention."""
+BYTES_PER_CHANNEL = 16 * 4 * 4
+"""Working memory of the tiny decoder for each input pixel, channel of its last stage, and frame: 16
+pixels in fp32, in four tensors at a time."""
 
 
 class FlashVSR:
@@ -42,7 +45,7 @@ class FlashVSR:
         name="flashvsr",
         summary="clips x4 as a stream, in one step of a video model; makes up detail",
         scale=SCALE,
-        overlap=0,
+        overlap=MARGIN * 8 // SCALE,  # of the tiles of the tiny decoder; the transformer has none
         streaming=True,
         size_multiple=MULTIPLE,
         min_size=MULTIPLE,
@@ -50,7 +53,7 @@ class FlashVSR:
         dtypes=("bf16", "fp16", "fp32"),
         options=("tiling", "decoder", "sparse_ratio", "local_range", "compile"),
         enlarges_alpha=False,
-        bytes_per_pixel=300_000,
+        bytes_per_pixel=BYTES_PER_CHANNEL * FULL_CHANNELS[-1] * LATER_FRAMES,
         color_fix="adain",
         licence="Apache-2.0",
         source="https://github.com/OpenImagingLab/FlashVSR (arXiv 2510.12747)",
@@ -74,6 +77,7 @@ class FlashVSR:
             )
         }
         self._decoder: Decoder = "tiny"
+        self._side: int | None = None  # of the decoder's tiles, in input pixels
         self._tiling: Tiling = "exact"
         self._plan = Plan()
         self._condition: Condition | None = None
@@ -123,6 +127,9 @@ class FlashVSR:
             if device.type == "cuda" and kind == "tiny":  # its 2D convolutions want it so
                 decoder.to(memory_format=torch.channels_last)
         self._condition = None
+        wide = self._decoders["tiny"].channels[-1]
+        steps = 1 if device.type == "cpu" else LATER_FRAMES  # that it has in memory at a time
+        self.spec = replace(self.spec, bytes_per_pixel=BYTES_PER_CHANNEL * wide * steps)
         return self
 
     def tune(self, **options: Any) -> None:
@@ -134,7 +141,7 @@ class FlashVSR:
         self._tiling = options.get("tiling", self._tiling)
         # The published crop is that of the frame itself, so nobody may pad it before.
         published = self._tiling == "published"
-        self.spec = replace(type(self).spec, size_multiple=1 if published else MULTIPLE)
+        self.spec = replace(self.spec, size_multiple=1 if published else MULTIPLE)
         self._decoder = options.get("decoder", self._decoder)
         if self._decoder not in self._decoders:
             state = read_decoder(self._folder, decoder=self._decoder, name=self.spec.name)
@@ -146,6 +153,13 @@ class FlashVSR:
             fast = bool(options["compile"])
             self.dit.compile_blocks(fast)
             self._plan = replace(self._plan, graphs=fast, overlap=fast)
+
+    def use_tiles(self, side: int) -> None:
+        """Decode frames in parts of `side` input pixels; what comes out is the same."""
+        decoder = self._decoders["tiny"]
+        if side != self._side:  # else it stays with what memory was enough for
+            self._side = side
+            decoder.max_pixels = (SCALE * (side + 2 * self.spec.overlap)) ** 2
 
     def open_clip(self, height: int, width: int, *, seed: int) -> FlashClip:
         """Begin a clip.

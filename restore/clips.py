@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Mapping
-from typing import TypeVar, cast
+from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -18,7 +18,7 @@ from restore.color import fix_colors
 from restore.engine import Restorer
 from restore.errors import RestoreError
 from restore.memory import is_out_of_memory
-from restore.method import ClipStream, Streaming
+from restore.method import ClipStream
 from restore.resampling import resample
 from restore.windows import Window
 
@@ -105,10 +105,7 @@ class RunningClip:
 
     def _opened(self, height: int, width: int) -> ClipStream:
         padded = self._padded(torch.empty(3, height, width, device="meta"), device="meta")
-        method = cast(Streaming, self._restorer.method)
-        return self._guarded(
-            lambda: method.open_clip(*padded.shape[-2:], seed=self._restorer.config.seed)
-        )
+        return self._guarded(lambda: self._restorer.open_clip(*padded.shape[-2:]))
 
     def _padded(self, frame: Tensor, *, device: str | torch.device | None = None) -> Tensor:
         """In the size that the method can take, on its device."""

@@ -32,10 +32,12 @@ from restore.memory import (
 )
 from restore.method import (
     OPTIONS,
+    ClipStream,
     ColorFix,
     Method,
     MethodSpec,
     Recurrent,
+    Streaming,
     Tiled,
 )
 from restore.planes import TileProgress, restore_planes
@@ -130,6 +132,21 @@ class Restorer:
             )
             log.info("tiles of %d input pixels, from free memory", self._tile)
         return self._tile
+
+    def open_clip(self, height: int, width: int) -> ClipStream:
+        """Begin a scene with a streaming method.
+
+        Args:
+            height: of the frames to come, such as the method can take.
+            width: likewise.
+        """
+        self._tell_tile()
+        return cast(Streaming, self.method).open_clip(height, width, seed=self.config.seed)
+
+    def _tell_tile(self) -> None:
+        """Hand the tile on to a streaming method that has parts to cut and no side of its own."""
+        if self.spec.streaming and not self.spec.own_tiles and isinstance(self.method, Tiled):
+            self.method.use_tiles(self.tile)
 
     def tune(self, **options: Any) -> None:
         """Set options of the method for what follows, such as the tags of the next picture.
@@ -298,7 +315,8 @@ class Restorer:
         """The result of a method that tiles by itself; in smaller tiles when memory runs out."""
         height, width = window.frames.shape[-2:]
         tile = plan_tiles(height, width, max(height, width))[0]
-        if not self.spec.own_tiles:  # nothing that could be done in parts
+        if not self.spec.own_tiles:  # the engine has nothing that could be done in parts
+            self._tell_tile()
             return _fitted(self._run_tile(window, tile), rows, columns).clamp_(0, 1)
         while (result := self._whole(window, tile, rows, columns)) is None:
             cast(Tiled, self.method).use_tiles(self.tile)

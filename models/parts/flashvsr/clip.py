@@ -4,15 +4,18 @@
     first chunk    25 in: 6 latents,  21 out
     each later one  8 in: 2 latents,   8 out, those before the last 4 taken
 
-The network looks four frames ahead. What is kept of the past does not grow: keys and values of
-three groups of latents in each layer, two inputs of each convolution of the projection, the
-decoder's memory, and the frames whose results are still to come.
+The network looks four frames ahead. Two latents are decoded at a time, which makes eight frames, at
+the beginning of a clip five: those of the first chunk come out with three frames taken, one after
+the other, so that no more than eight large frames are held at once. What is kept of the past does
+not grow: keys and values of three groups of latents in each layer, two inputs of each convolution
+of the projection, the decoder's memory, and the input frames whose results are still to come.
 """
 
 from __future__ import annotations
 
+import itertools
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -20,9 +23,9 @@ import torch
 from torch import Tensor
 
 from restore.models.parts.flashvsr.dit import CACHED, LATENTS, Condition, FlashDiT, Selection
-from restore.models.parts.flashvsr.enlarge import Frame
+from restore.models.parts.flashvsr.enlarge import SCALE, Frame
 from restore.models.parts.flashvsr.graph import SteadyStep
-from restore.models.parts.flashvsr.lq_projection import FACTOR, LQCache, LQProjection
+from restore.models.parts.flashvsr.lq_projection import FACTOR, GROUP, LQCache, LQProjection
 from restore.models.parts.flashvsr.noise import latent_noise
 from restore.models.parts.flashvsr.rope import TABLE, rebase, rotation
 from restore.models.parts.flashvsr.windows import TIME
@@ -30,7 +33,7 @@ from restore.models.parts.flashvsr.windows import TIME
 AHEAD = 4
 """Input frames after the last one of a chunk that the chunk needs."""
 FIRST_LATENTS, FIRST_FRAMES = CACHED * TIME, 4 * CACHED * TIME - 3
-LATER_FRAMES = 4 * TIME
+FIRST_SPAN, LATER_FRAMES = 4 * TIME - 3, 4 * TIME
 
 
 class Decoder(Protocol):
@@ -78,16 +81,26 @@ class Plan:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _Decoded:
-    """A chunk that was handed to the decoder, and what it was handed with."""
+    """Frames that are made, or being made."""
 
-    latents: Tensor
-    """`(1, 16, f, h, w)`."""
-    memory: list[Tensor]
-    """The decoder's, before it."""
     frames: Tensor
     """`(1, 3, n, h, w)` in about [-1, 1]."""
+    memory: list[Tensor]
+    """The decoder's, before it made them."""
     done: torch.cuda.Event | None
-    """When the frames are there; None = they are."""
+    """When they are there; None = they are."""
+
+
+@dataclass(kw_only=True, slots=True)
+class _Span:
+    """Latents whose frames have not come out."""
+
+    latents: Tensor
+    """`(1, 16, 2, h, w)`."""
+    frames: int
+    """How many they make."""
+    decoded: _Decoded | None = None
+    """None = not begun."""
 
 
 class FlashClip:
@@ -111,11 +124,11 @@ class FlashClip:
         self._lq: LQCache | None = None
         self._memory: list[Tensor] = []
         self._inputs: deque[Tensor] = deque()  # taken, not given back
-        self._large: deque[Tensor] = deque()  # the same, enlarged
+        self._spans: deque[_Span] = deque()
+        self._late = 0  # of the spans, those that come out after the next chunk
         self._latents = 0  # made so far
         self._time = 0  # position of the next one; less, once the table has been rebased
         self._unread = 0  # of the frames, those that the network has not seen
-        self._kept: _Decoded | None = None  # whose frames come out one chunk later
         beside = self._plan.overlap and nets.device.type == "cuda"
         # Untyped in PyTorch.
         self._side: Any = torch.cuda.Stream(nets.device) if beside else None  # type: ignore[no-untyped-call]
@@ -132,40 +145,34 @@ class FlashClip:
         They are in about [0, 1]: what is beyond is for the colour correction to see.
         """
         self._inputs.append(frame)
-        self._large.append(self._frame.enlarge(frame))
         self._unread += 1
-        if self._unread < self._needed:
-            return self._nothing()
-        decoded = self._decode(self._predict())
-        if not self._plan.overlap:
-            return self._given(decoded)
-        before, self._kept = self._kept, decoded
-        return self._nothing() if before is None else self._given(before)
+        if self._unread == self._needed:
+            self._take(self._predict())
+        return self._given() if len(self._spans) > self._late else self._nothing()
 
     @torch.inference_mode()
     def finish(self) -> Tensor:
         """The frames still missing: the last one is repeated for as long as the network needs."""
         missing = len(self._inputs)
-        results = []
+        results = [self._nothing()]
         while missing:
-            kept = self._kept
-            if kept is not None and kept.frames.shape[2] >= missing:
-                frames, self._kept = self._given(kept), None
-            else:
-                frames = self.push(self._inputs[-1])
+            made = sum(span.frames for span in self._spans)
+            frames = self._given() if made >= missing else self.push(self._inputs[-1])
             results.append(frames[:missing])
             missing -= len(results[-1])
         self._inputs.clear()
-        self._large.clear()
-        return torch.cat(results) if results else self._nothing()
+        self._spans.clear()
+        self._late = 0
+        return torch.cat(results)
 
     def state(self) -> dict[str, Tensor]:
         """Everything needed to go on, copied."""
-        counts = (self._latents, self._time, self._unread)
+        counts = (self._latents, self._time, self._unread, self._late)
         state = {"counts": torch.tensor(counts), "inputs": torch.stack([*self._inputs])}
-        memory = self._memory
-        if self._kept is not None:
-            state["latents"], memory = self._kept.latents.clone(), self._kept.memory
+        if self._spans:
+            state["latents"] = torch.cat([span.latents for span in self._spans], 2)
+        begun = self._spans[0].decoded if self._spans else None
+        memory = self._memory if begun is None else begun.memory
         state |= {f"lq.{name}": part.clone() for name, part in (self._lq or {}).items()}
         state |= {f"decoder.{i}": part.clone() for i, part in enumerate(memory)}
         for i, ring in enumerate(self._rings):
@@ -180,24 +187,23 @@ class FlashClip:
             ValueError: it is not the state of such a clip.
         """
         try:
-            self._latents, self._time, self._unread = state["counts"].tolist()
-            inputs = state["inputs"].to(self._nets.device)
+            latents, time, unread, late = state["counts"].tolist()
+            inputs = state["inputs"]
         except (KeyError, ValueError) as error:
             raise ValueError(f"not the state of a clip of FlashVSR: {error}") from error
         if tuple(inputs.shape[2:]) != (self._frame.height, self._frame.width):
             raise ValueError(f"the state has frames of {tuple(inputs.shape[2:])}")
-        if ("latents" in state) != self._plan.overlap:
-            raise ValueError("the state is of a clip with another setting of 'compile'")
+        self._latents, self._time, self._unread, self._late = latents, time, unread, 0
         for i, ring in enumerate(self._rings):
             ring.restore_state(_below(state, f"ring.{i}."))
         self._lq = self._on_device(_below(state, "lq."))
         memory = self._on_device(_below(state, "decoder."))
         self._memory = [memory[str(i)] for i in range(len(memory))]
-        self._inputs = deque(inputs)
-        self._large = deque(self._frame.enlarge(frame) for frame in inputs)
-        self._kept = None
+        self._inputs = deque(inputs.to(self._nets.device, copy=True))
+        self._spans.clear()
         if "latents" in state:
-            self._kept = self._decode(state["latents"].to(self._nets.device, copy=True))
+            self._take(state["latents"].to(self._nets.device, copy=True))
+            self._late = late if self._plan.overlap else 0
 
     def _on_device(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Copies where the networks are."""
@@ -209,14 +215,12 @@ class FlashClip:
         return LATER_FRAMES if self._latents else FIRST_FRAMES + AHEAD
 
     def _nothing(self) -> Tensor:
-        height, width = (4 * side for side in (self._frame.height, self._frame.width))
+        height, width = (SCALE * side for side in (self._frame.height, self._frame.width))
         return torch.empty(0, 3, height, width, device=self._nets.device)
 
     def _predict(self) -> Tensor:
         """Latents of the next chunk."""
-        fresh = list(self._large)[-self._unread :]
-        self._unread = 0
-        tokens, self._lq = self._nets.lq(self._seen(fresh), self._lq)
+        tokens = self._project()
         first = not self._latents
         count = FIRST_LATENTS if first else TIME
         noise = self._noise(count)
@@ -249,42 +253,69 @@ class FlashClip:
             ring.change_keys(lambda keys: rebase(keys, back))
         self._time -= back
 
-    def _seen(self, large: list[Tensor]) -> Tensor:
-        """Enlarged frames as the networks see them, `(T, 3, h, w)` in [-1, 1]."""
-        part = torch.stack([self._frame.middle(one) for one in large])
-        return (part * 2 - 1).to(self._nets.dtype)
+    def _project(self) -> Tensor:
+        """Tokens of the frames that the network has not seen, four frames at a time."""
+        first = len(self._inputs) - self._unread
+        fresh = list(itertools.islice(self._inputs, first, None))
+        self._unread = 0
+        tokens: list[Tensor] = []
+        while fresh:
+            count = GROUP if self._latents or tokens else GROUP + 1
+            made, self._lq = self._nets.lq(self._seen(fresh[:count]), self._lq)
+            tokens.append(made)
+            del fresh[:count]
+        return torch.cat(tokens)
 
-    def _decode(self, latents: Tensor) -> _Decoded:
-        """Frames of the next chunk; on the side stream where there is one."""
-        before = 0 if self._kept is None else self._kept.frames.shape[2]
-        count = LATER_FRAMES if self._memory else FIRST_FRAMES
-        condition = self._seen(list(self._large)[before : before + count]).transpose(0, 1)[None]
+    def _seen(self, frames: Iterable[Tensor]) -> Tensor:
+        """Input frames as the networks see them, `(T, 3, h, w)` in [-1, 1]."""
+        large = [self._frame.middle(self._frame.enlarge(one)) for one in frames]
+        return torch.stack([(one * 2 - 1).to(self._nets.dtype) for one in large])
+
+    def _take(self, latents: Tensor) -> None:
+        """Add latents to those that wait, and decode them where that is done beside all else."""
+        before = self._latents - latents.shape[2]
+        for part in torch.split(latents, TIME, 2):
+            frames = LATER_FRAMES if before else FIRST_SPAN
+            span = _Span(latents=part, frames=frames)
+            if self._plan.overlap:
+                span.decoded = self._decode(span)
+            self._spans.append(span)
+            before += TIME
+        self._late = latents.shape[2] // TIME if self._plan.overlap else 0
+
+    def _decode(self, span: _Span) -> _Decoded:
+        """Frames of the span after all that wait; on the side stream where there is one."""
+        first = sum(other.frames for other in self._spans if other.decoded)
+        taken = itertools.islice(self._inputs, first, first + span.frames)
+        condition = self._seen(taken).transpose(0, 1)[None]
         memory = self._memory
         if self._side is None:
-            frames, self._memory = self._nets.decoder.decode(latents, condition, memory)
-            return _Decoded(latents=latents, memory=memory, frames=frames, done=None)
+            frames, self._memory = self._nets.decoder.decode(span.latents, condition, memory)
+            return _Decoded(memory=memory, frames=frames, done=None)
         self._side.wait_stream(torch.cuda.current_stream(self._nets.device))
         with torch.cuda.stream(self._side):
-            frames, self._memory = self._nets.decoder.decode(latents, condition, memory)
-        for used in (latents, condition, *memory):  # not to be overwritten until then
+            frames, self._memory = self._nets.decoder.decode(span.latents, condition, memory)
+        for used in (span.latents, condition, *memory):  # not to be overwritten until then
             used.record_stream(self._side)
-        return _Decoded(
-            latents=latents, memory=memory, frames=frames, done=self._side.record_event()
-        )
+        return _Decoded(memory=memory, frames=frames, done=self._side.record_event())
 
-    def _given(self, decoded: _Decoded) -> Tensor:
-        """A chunk's frames as they leave, `(n, 3, 4 H, 4 W)`; their inputs are let go."""
+    def _given(self) -> Tensor:
+        """A span's frames as they leave, `(n, 3, 4 H, 4 W)`; their inputs are let go."""
+        span = self._spans.popleft()
+        self._late = min(self._late, len(self._spans))
+        decoded = span.decoded or self._decode(span)
         frames = decoded.frames[0].transpose(0, 1)
         if decoded.done is not None:
             stream = torch.cuda.current_stream(self._nets.device)
             stream.wait_event(decoded.done)
             frames.record_stream(stream)
-        large = [self._large.popleft() for _ in frames]
-        for _ in frames:
-            self._inputs.popleft()
-        results = frames.float() / 2 + 0.5
-        whole = results.shape[2:] == large[0].shape[1:]
-        return results if whole else self._frame.put_back(results, torch.stack(large))
+        inputs = [self._inputs.popleft() for _ in range(span.frames)]
+        results = frames.float().div_(2).add_(0.5)
+        whole = tuple(results.shape[2:]) == (SCALE * self._frame.height, SCALE * self._frame.width)
+        if whole:
+            return results
+        large = torch.stack([self._frame.enlarge(one) for one in inputs])
+        return self._frame.put_back(results, large)
 
 
 def _below(state: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:

@@ -6,9 +6,9 @@
     latent, (a) -> clamp -> 1x (b) -> 2x (b) -> 4x, 2 frames (b) -> 8x, 4 frames -> RGB
 
 The structure is that of TAEHV (Ollin Boer Bohan), wider, and without an encoder. What a block
-remembers is its input of one time step, so that nothing but the last step of a chunk is kept:
-all steps of a chunk go through a layer at once. Source: examples/WanVSR/utils/TCDecoder.py of
-OpenImagingLab/FlashVSR.
+remembers is its input of one time step, so that nothing but the last step of a chunk is kept: all
+steps of a chunk may go through a layer at once, or one step through all layers.
+Source: examples/WanVSR/utils/TCDecoder.py of OpenImagingLab/FlashVSR.
 """
 
 from __future__ import annotations
@@ -50,7 +50,6 @@ class TinyDecoder(nn.Module):
         latent_channels: of a latent.
         max_pixels: output pixels that go through the network at once; larger frames are cut into
             tiles whose result is the same. None = any number, until memory runs out.
-        span: latents that go through the network at once; a longer chunk takes several passes.
     """
 
     def __init__(
@@ -59,12 +58,11 @@ class TinyDecoder(nn.Module):
         channels: tuple[int, int, int, int] = FULL_CHANNELS,
         latent_channels: int = 16,
         max_pixels: int | None = None,
-        span: int = 2,
     ) -> None:
         super().__init__()
+        self.channels = channels
         self.latent_channels = latent_channels
         self.max_pixels = max_pixels
-        self.span = span
         a, b, c, d = channels
         self.decoder = nn.Sequential(
             _SoftClamp(),
@@ -159,11 +157,7 @@ class TinyDecoder(nn.Module):
         x = x.transpose(1, 2)  # (B, T, C, h, w)
         if not memory:
             memory = [self._nothing(x, block, scale) for block, scale in self._blocks()]
-        passes = []
-        for part in torch.split(x, self.span, 1):
-            frames, memory = self._decode_span(part, memory)
-            passes.append(frames)
-        frames = passes[0] if len(passes) == 1 else torch.cat(passes, 1)
+        frames, memory = self._in_whole_or_parts(x, memory)
         if begins:
             frames = frames[:, FIRST_TRIMMED:]
         return frames.transpose(1, 2) * 2 - 1, memory
@@ -178,11 +172,11 @@ class TinyDecoder(nn.Module):
         batch, _, _, height, width = x.shape
         return x.new_zeros(batch, block.channels, height * scale, width * scale)
 
-    def _decode_span(self, x: Tensor, memory: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
-        """One pass: `(B, T, C, h, w)` -> `(B, 4T, 3, 8h, 8w)`; in tiles where memory runs out.
+    def _in_whole_or_parts(self, x: Tensor, memory: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
+        """`(B, T, C, h, w)` -> `(B, 4T, 3, 8h, 8w)`; in smaller tiles where memory runs out.
 
-        What a clip remembers is only replaced by a pass that has come to its end, so that one can
-        be begun again; smaller tiles are kept to from then on.
+        What a clip remembers is only replaced when all is done, so that it can be begun again;
+        smaller tiles are kept to from then on.
         """
         height, width = x.shape[3:]
         while True:
@@ -220,11 +214,16 @@ class TinyDecoder(nn.Module):
         return frames, after
 
     def _run(self, x: Tensor, memory: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
-        """Every layer once, over all time steps."""
+        """All layers, over all time steps."""
+        if not x.is_cuda:
+            return self._step_by_step(x, memory)
+        # Large products, in the layout that convolutions there want.
+        return self._layer_by_layer(x, memory)
+
+    def _layer_by_layer(self, x: Tensor, memory: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
+        """All time steps through a layer, then the next layer: what keeps a GPU busy."""
         batch = x.shape[0]
-        x = x.flatten(0, 1)  # (B T, C, h, w)
-        if x.is_cuda:  # where convolutions want channels last
-            x = x.contiguous(memory_format=torch.channels_last)
+        x = x.flatten(0, 1).contiguous(memory_format=torch.channels_last)  # (B T, C, h, w)
         kept: list[Tensor] = []
         layers = iter(enumerate(self.decoder))
         for index, layer in layers:
@@ -237,6 +236,35 @@ class TinyDecoder(nn.Module):
             else:
                 x = layer(x)
         return torch.unflatten(x, 0, (batch, -1)), kept
+
+    def _step_by_step(self, x: Tensor, memory: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
+        """A time step through all layers, then the next step: an eighth of the memory."""
+        kept = list(memory)
+        frames = [frame for step in x.unbind(1) for frame in self._rest(0, 0, step, kept)]
+        # Copies: a view would keep the step that it is half of.
+        return torch.stack(frames, 1), [one.clone() for one in kept]
+
+    def _rest(self, index: int, block: int, x: Tensor, kept: list[Tensor]) -> Iterator[Tensor]:
+        """Frames that one time step `(B, C, h, w)` becomes in the layers from `index` on.
+
+        `kept` holds what the blocks from number `block` on remember, and is brought up to date.
+        """
+        layers = list(self.decoder)
+        while index < len(layers):
+            layer = layers[index]
+            if isinstance(layer, MemoryBlock):
+                x, kept[block] = layer(x, kept[block].to(x.dtype)), x
+                block += 1
+            elif isinstance(layer, _Split) or str(index) in self.fused:
+                fused = str(index) in self.fused
+                steps = self.fused[str(index)](x) if fused else layer(x)
+                for step in steps.unflatten(0, (x.shape[0], -1)).unbind(1):
+                    yield from self._rest(index + (3 if fused else 1), block, step, kept)
+                return
+            else:
+                x = layer(x)
+            index += 1
+        yield x
 
 
 class MemoryBlock(nn.Module):

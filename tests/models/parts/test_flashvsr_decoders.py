@@ -121,14 +121,30 @@ def test_a_decoder_goes_on_from_a_memory_that_was_saved(
     assert torch.equal(frames, whole)
 
 
-@DECODERS
-def test_many_latents_at_once_are_one_by_one(make: Callable[[], Net], latents: Tensor) -> None:
+def test_the_full_decoder_takes_many_latents_at_once_or_one_by_one(latents: Tensor) -> None:
     results = []
     for span in (1, 4):
-        net = make()
+        net = full()
         net.span = span
         results.append(run(net, latents, CHUNKS)[0])
     assert apart(*results) < CLOSE
+
+
+@pytest.mark.parametrize("fused", [True, False])
+def test_layer_by_layer_is_step_by_step(fused: bool, latents: Tensor) -> None:
+    """What a GPU does beside what a CPU does, with a memory and without one."""
+    net = tiny()
+    if not fused:
+        net.fused.clear()
+    x = torch.rand(2, 3, 768 + 16, 2, 3, generator=torch.Generator().manual_seed(3))
+    memory = [
+        torch.rand(2, block.channels, 2 * scale, 3 * scale, generator=torch.Generator())
+        for block, scale in net._blocks()
+    ]
+    (frames, after), (others, kept) = net._layer_by_layer(x, memory), net._step_by_step(x, memory)
+    assert frames.shape == (2, 12, 3, 16, 24)
+    assert apart(frames, others) < CLOSE
+    assert all(apart(a, b) < CLOSE for a, b in zip(after, kept, strict=True))
 
 
 @DECODERS
