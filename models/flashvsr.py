@@ -147,6 +147,7 @@ class FlashVSR:
             state = read_decoder(self._folder, decoder=self._decoder, name=self.spec.name)
             made = make_decoder(self._decoder, state, device=self.device, dtype=self.dtype)
             self._decoders[self._decoder] = made
+            self._side = None  # which it has not been told
         chosen = {k: options[k] for k in ("sparse_ratio", "local_range") if k in options}
         self._plan = replace(self._plan, **chosen)
         if "compile" in options:
@@ -156,10 +157,11 @@ class FlashVSR:
 
     def use_tiles(self, side: int) -> None:
         """Decode frames in parts of `side` input pixels; what comes out is the same."""
-        decoder = self._decoders["tiny"]
-        if side != self._side:  # else it stays with what memory was enough for
-            self._side = side
-            decoder.max_pixels = (SCALE * (side + 2 * self.spec.overlap)) ** 2
+        if side == self._side:  # it stays with what memory was enough for
+            return
+        self._side = side
+        for decoder in self._decoders.values():
+            decoder.tiles.max_pixels = (SCALE * (side + 2 * self.spec.overlap)) ** 2
 
     def open_clip(self, height: int, width: int, *, seed: int) -> FlashClip:
         """Begin a clip.

@@ -22,7 +22,6 @@ from restore.models.parts.flashvsr.clip import FlashClip, Plan
 from restore.models.parts.flashvsr.dit import DitShape, FlashDiT
 from restore.models.parts.flashvsr.enlarge import Frame
 from restore.models.parts.flashvsr.lq_projection import LQProjection
-from restore.models.parts.flashvsr.tiny_decoder import plan_tiles
 from restore.registry import METHODS, method_class
 from restore.streaming import FrameStream
 
@@ -316,7 +315,7 @@ def test_the_decoder_works_in_tiles_of_the_side_that_is_asked_for(folder: Path) 
         outs = [*stream.push(frames[0], 0), *stream.push(frames[1], 1), *stream.flush()]
         method = restorer.method
         assert isinstance(method, FlashVSR)
-        cut = plan_tiles(16, 208, method.networks().decoder.max_pixels)
+        cut = method.networks().decoder.tiles.plan(16, 208)
         assert len(cut) == (2 if tile else 1)
         results.append(torch.stack([out for _, out in outs]))
         results.append(restorer.restore_frames(frames[None, :1])[0])

@@ -13,18 +13,14 @@ Source: examples/WanVSR/utils/TCDecoder.py of OpenImagingLab/FlashVSR.
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterator, Mapping
-from itertools import pairwise, product
 from typing import cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from restore.memory import is_out_of_memory
-
-log = logging.getLogger("restore.models.flashvsr")
+from restore.models.parts.flashvsr.exact_tiles import ExactTiles
 
 FULL_CHANNELS = (512, 256, 128, 128)
 CONDITION_CHANNELS = 3 * 4 * 8 * 8
@@ -35,8 +31,6 @@ MARGIN = 19
 latents' own size, 10 halves, 10 quarters and 3 eighths."""
 _CHANNEL_LAYERS = (1, 10, 16, 22)
 _MEMORY_SCALES = (1, 1, 1, 2, 2, 2, 4, 4, 4)
-Tile = tuple[tuple[int, int], tuple[int, int]]
-"""First and last row, exclusive, and columns likewise, of a part of a latent."""
 # What a 3-tap kernel on a picture enlarged twice by repetition does to the original, seen from the
 # corner between two of its pixels: the enlarged pixel before the corner, and the one behind it.
 _BEFORE, _BEHIND = ((1, 1, 0), (0, 0, 1)), ((1, 0, 0), (0, 1, 1))
@@ -48,8 +42,6 @@ class TinyDecoder(nn.Module):
     Args:
         channels: of the four stages.
         latent_channels: of a latent.
-        max_pixels: output pixels that go through the network at once; larger frames are cut into
-            tiles whose result is the same. None = any number, until memory runs out.
     """
 
     def __init__(
@@ -57,12 +49,11 @@ class TinyDecoder(nn.Module):
         *,
         channels: tuple[int, int, int, int] = FULL_CHANNELS,
         latent_channels: int = 16,
-        max_pixels: int | None = None,
     ) -> None:
         super().__init__()
         self.channels = channels
         self.latent_channels = latent_channels
-        self.max_pixels = max_pixels
+        self.tiles = ExactTiles(MARGIN)
         a, b, c, d = channels
         self.decoder = nn.Sequential(
             _SoftClamp(),
@@ -97,7 +88,6 @@ class TinyDecoder(nn.Module):
         *,
         device: torch.device,
         dtype: torch.dtype,
-        max_pixels: int | None = None,
     ) -> TinyDecoder:
         """The decoder with its published weights, ready to decode and as fast as it can.
 
@@ -106,7 +96,6 @@ class TinyDecoder(nn.Module):
         """
         with torch.device("meta"):
             net = cls.of(state)
-        net.max_pixels = max_pixels
         net.load_state_dict(state, strict=True, assign=True)
         net = net.fuse().to(device, dtype).eval().requires_grad_(False)
         # What convolutions of half precision want on tensor cores; on a CPU it changes little.
@@ -157,7 +146,7 @@ class TinyDecoder(nn.Module):
         x = x.transpose(1, 2)  # (B, T, C, h, w)
         if not memory:
             memory = [self._nothing(x, block, scale) for block, scale in self._blocks()]
-        frames, memory = self._in_whole_or_parts(x, memory)
+        frames, memory = self.tiles.run(self._run, x, memory)
         if begins:
             frames = frames[:, FIRST_TRIMMED:]
         return frames.transpose(1, 2) * 2 - 1, memory
@@ -171,47 +160,6 @@ class TinyDecoder(nn.Module):
         """What a block remembers before the first frame."""
         batch, _, _, height, width = x.shape
         return x.new_zeros(batch, block.channels, height * scale, width * scale)
-
-    def _in_whole_or_parts(self, x: Tensor, memory: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
-        """`(B, T, C, h, w)` -> `(B, 4T, 3, 8h, 8w)`; in smaller tiles where memory runs out.
-
-        What a clip remembers is only replaced when all is done, so that it can be begun again;
-        smaller tiles are kept to from then on.
-        """
-        height, width = x.shape[3:]
-        while True:
-            tiles = plan_tiles(height, width, self.max_pixels)
-            try:
-                return self._in_tiles(x, memory, tiles)
-            except (RuntimeError, MemoryError) as error:
-                if not is_out_of_memory(error):
-                    raise
-                limit = _largest(tiles, height, width) - 1
-                if _largest(plan_tiles(height, width, limit), height, width) > limit:
-                    raise
-            self.max_pixels = limit
-            if x.is_cuda:
-                torch.cuda.empty_cache()
-            log.warning("out of memory: frames are decoded in parts of %d pixels", limit)
-
-    def _in_tiles(
-        self, x: Tensor, memory: list[Tensor], tiles: list[Tile]
-    ) -> tuple[Tensor, list[Tensor]]:
-        batch, count, _, height, width = x.shape
-        if len(tiles) == 1:
-            return self._run(x, memory)
-        frames = x.new_empty(batch, 4 * count, 3, 8 * height, 8 * width)
-        after = [torch.empty_like(one) for one in memory]
-        for rows, columns in tiles:
-            outer = _around(rows, height), _around(columns, width)
-            part = [_cut(m, outer, scale) for m, scale in zip(memory, _MEMORY_SCALES, strict=True)]
-            made, kept = self._run(_cut(x, outer, 1), part)
-            for whole, tile, scale in zip(
-                (frames, *after), (made, *kept), (8, *_MEMORY_SCALES), strict=True
-            ):
-                inner = _within(rows, outer[0]), _within(columns, outer[1])
-                _cut(whole, (rows, columns), scale).copy_(_cut(tile, inner, scale))
-        return frames, after
 
     def _run(self, x: Tensor, memory: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
         """All layers, over all time steps."""
@@ -356,53 +304,3 @@ def unshuffle(frames: Tensor) -> Tensor:
     split = frames.reshape(batch, 3, count // 4, 4, height // 8, 8, width // 8, 8)
     # (B, 3, T, 4, h, 8, w, 8) -> (B, 3, 4, 8, 8, T, h, w)
     return split.permute(0, 1, 3, 5, 7, 2, 4, 6).flatten(1, 4)
-
-
-def plan_tiles(height: int, width: int, max_pixels: int | None) -> list[Tile]:
-    """The tiles of a latent: as few as are small enough.
-
-    Args:
-        height, width: of the latent.
-        max_pixels: of the frame, of a tile with its margin; None = no limit. Where no tile is so
-            small, the smallest are made; none is smaller than its margin.
-    """
-    whole = [((0, height), (0, width))]
-    if max_pixels is None or _largest(whole, height, width) <= max_pixels:
-        return whole
-    most = [range(1, max(1, size // MARGIN) + 1) for size in (height, width)]
-    plans = [
-        list(product(_parts(height, rows), _parts(width, columns)))
-        for rows, columns in product(*most)
-    ]
-    sizes = [_largest(tiles, height, width) for tiles in plans]
-    limit = max(max_pixels, min(sizes))
-    fits = [tiles for tiles, size in zip(plans, sizes, strict=True) if size <= limit]
-    return min(fits, key=len)
-
-
-def _largest(tiles: list[Tile], height: int, width: int) -> int:
-    """Pixels of the frame that the largest tile takes, with its margin."""
-
-    def side(span: tuple[int, int], size: int) -> int:
-        outer = _around(span, size)
-        return 8 * (outer[1] - outer[0])
-
-    return max(side(rows, height) * side(columns, width) for rows, columns in tiles)
-
-
-def _parts(size: int, count: int) -> list[tuple[int, int]]:
-    edges = [size * i // count for i in range(count + 1)]
-    return list(pairwise(edges))
-
-
-def _around(span: tuple[int, int], size: int) -> tuple[int, int]:
-    return max(0, span[0] - MARGIN), min(size, span[1] + MARGIN)
-
-
-def _within(span: tuple[int, int], outer: tuple[int, int]) -> tuple[int, int]:
-    return span[0] - outer[0], span[1] - outer[0]
-
-
-def _cut(x: Tensor, window: Tile, scale: int) -> Tensor:
-    (top, bottom), (left, right) = window
-    return x[..., top * scale : bottom * scale, left * scale : right * scale]

@@ -2,7 +2,9 @@
 
 The network is that of diffusers' `AutoencoderKLWan`, without its encoder. A clip goes through it
 latent by latent: every causal convolution keeps the two time steps before, which stay outside the
-module as a list of tensors, so that a chunk goes on exactly where the one before ended.
+module as a list of tensors, so that a chunk goes on exactly where the one before ended. The part
+that sees a whole latent, the attention in the middle, is small; what follows takes all the memory,
+and can be done in tiles.
 
 Published (`Wan2.1_VAE.pth`)                here, as in diffusers
 conv2                                       post_quant_conv
@@ -18,10 +20,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, cast
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
+
+from restore.models.parts.flashvsr.exact_tiles import ExactTiles
 
 BASE_CHANNELS = 96
 LATENT_CHANNELS = 16
@@ -34,6 +39,11 @@ LATENT_STD = (
     *(2.8184, 1.4541, 2.3275, 2.6558, 1.2196, 1.7708, 2.6052, 2.0743),
     *(3.2687, 2.1526, 2.8652, 1.5579, 1.6382, 1.1253, 2.8251, 1.9160),
 )
+CACHED = 2
+"""Time steps that a convolution sees of the past."""
+MARGIN = 13
+"""Pixels of a latent around a tile that still change it: the 3x3 convolutions after the middle
+reach 6 of them at its own size, 7 halves, 7 quarters and 8 eighths."""
 _STAGE = 4  # layers of a stage: three blocks, and one that enlarges
 _NAMES = (
     (r"conv2\.", "post_quant_conv."),
@@ -70,7 +80,8 @@ class WanDecoder(nn.Module):
         with torch.device("meta"):
             whole = AutoencoderKLWan(base_dim=base_channels, z_dim=LATENT_CHANNELS)
         self.post_quant_conv: nn.Module = whole.post_quant_conv
-        self.decoder: nn.Module = whole.decoder
+        self.decoder: Any = whole.decoder
+        self.tiles = ExactTiles(MARGIN)
         self._slots = sum(1 for m in self.decoder.modules() if isinstance(m, nn.Conv3d))
         # No buffers: these stay in fp32, whatever the network's number format.
         self._mean = torch.tensor(LATENT_MEAN, device="cpu").view(1, -1, 1, 1, 1)
@@ -125,7 +136,31 @@ class WanDecoder(nn.Module):
         return torch.cat(frames, 2).clamp(-1, 1), kept
 
     def _step(self, x: Tensor, caches: list[Any]) -> Tensor:
-        return self.decoder(x, feat_cache=caches, feat_idx=[0])
+        """Frames of a few latents `(B, 16, t, h, w)`; `caches` is brought up to date."""
+        place = [0]
+        x = _causal(self.decoder.conv_in, x, caches, place)
+        x = self.decoder.mid_block(x, caches, place)
+        whole = place[0]  # convolutions until here
+        frames, caches[whole:] = self.tiles.run(self._enlarged, x, caches[whole:])
+        return frames
+
+    def _enlarged(self, x: Tensor, caches: list[Any]) -> tuple[Tensor, list[Any]]:
+        """All that follows the middle, which sees no farther than `MARGIN`."""
+        place = [0]
+        for block in self.decoder.up_blocks:
+            x = block(x, caches, place)
+        x = F.silu(self.decoder.norm_out(x))
+        return _causal(self.decoder.conv_out, x, caches, place), caches
+
+
+def _causal(conv: Any, x: Tensor, caches: list[Any], place: list[int]) -> Tensor:
+    """A causal convolution of diffusers', which is given the past and keeps none itself."""
+    past, last = caches[place[0]], x[:, :, -CACHED:]
+    if past is not None and last.shape[2] < CACHED:
+        last = torch.cat((past[:, :, -1:], last), 2)
+    caches[place[0]] = last.clone()
+    place[0] += 1
+    return cast(Tensor, conv(x, past))
 
 
 def from_published(state: Mapping[str, Tensor]) -> dict[str, Tensor]:

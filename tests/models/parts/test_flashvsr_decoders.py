@@ -12,8 +12,9 @@ from published_flashvsr import FULL, TINY, clip, decoder_shapes, make_decoder, m
 from safetensors import safe_open
 from torch import Tensor
 
-from restore.models.parts.flashvsr import tiny_decoder
-from restore.models.parts.flashvsr.tiny_decoder import MARGIN, TinyDecoder, plan_tiles, unshuffle
+from restore.models.parts.flashvsr import wan_vae
+from restore.models.parts.flashvsr.exact_tiles import ExactTiles
+from restore.models.parts.flashvsr.tiny_decoder import MARGIN, TinyDecoder, unshuffle
 from restore.models.parts.flashvsr.wan_vae import WanDecoder, diffusers_name, from_published
 
 GOLDEN = Path(__file__).parents[2] / "golden" / "flashvsr_decoders.safetensors"
@@ -157,47 +158,53 @@ def test_the_memory_does_not_grow(make: Callable[[], Net], latents: Tensor) -> N
     assert all(m.untyped_storage().nbytes() == m.numel() * 4 for m in long)
 
 
-def test_tiles_are_the_whole() -> None:
+@DECODERS
+def test_tiles_are_the_whole(make: Callable[[], Net]) -> None:
     """Three of them, so that one has neighbours on both sides."""
     latents = torch.randn(1, 16, 3, 2, 150, generator=torch.Generator().manual_seed(2))
-    net = tiny()
+    net = make()
     whole, after = run(net, latents, (2, 1))
-    net.max_pixels = 64 * 2 * 90
-    assert len(plan_tiles(2, 150, net.max_pixels)) == 3
+    net.tiles.max_pixels = 64 * 2 * (52 + 2 * net.tiles.margin)
+    assert len(net.tiles.plan(2, 150)) == 3
     frames, memory = run(net, latents, (2, 1))
     assert apart(frames, whole) < CLOSE
     assert all(apart(a, b) < CLOSE for a, b in zip(memory, after, strict=True))
 
 
+@pytest.mark.parametrize(("make", "method"), [(tiny, "_run"), (full, "_enlarged")])
 def test_a_frame_for_which_memory_does_not_suffice_is_cut(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    make: Callable[[], Net],
+    method: str,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     """From then on; and when no smaller tile can be made, the error is the allocator's own."""
     latents = torch.randn(1, 16, 3, 2, 64, generator=torch.Generator().manual_seed(2))
-    whole, after = run(tiny(), latents, (2, 1))
-    run_whole = TinyDecoder._run
+    whole, after = run(make(), latents, (2, 1))
+    kind = type(make())
+    run_whole = getattr(kind, method)
     room = 60
 
-    def run_part(net: TinyDecoder, x: Tensor, memory: list[Tensor]) -> Decoded:
-        result = run_whole(net, x, memory)
+    def run_part(net: Net, x: Tensor, memory: list[Tensor]) -> Decoded:
+        result: Decoded = run_whole(net, x, memory)
         if x.shape[-1] > room:
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
         return result
 
-    monkeypatch.setattr(TinyDecoder, "_run", run_part)
-    net = tiny()
+    monkeypatch.setattr(kind, method, run_part)
+    net = make()
     frames, memory = run(net, latents, (2, 1))
     assert apart(frames, whole) < CLOSE
     assert all(apart(a, b) < CLOSE for a, b in zip(memory, after, strict=True))
     assert [record.message for record in caplog.records] == [
-        f"out of memory: frames are decoded in parts of {net.max_pixels} pixels"
+        f"out of memory: frames are decoded in parts of {net.tiles.max_pixels} pixels"
     ]
     room = 20
     with pytest.raises(torch.OutOfMemoryError, match=r"2\.00 GiB"):
-        run(tiny(), latents, (2, 1))
+        run(make(), latents, (2, 1))
 
 
-def test_the_margin_of_a_tile_is_as_wide_as_it_must_be(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_margin_of_a_tile_is_as_wide_as_it_must_be() -> None:
     """One latent less, and what lies outside changes the result.
 
     Every convolution takes the pixel to its right here, so that what is farthest counts most.
@@ -214,12 +221,32 @@ def test_the_margin_of_a_tile_is_as_wide_as_it_must_be(monkeypatch: pytest.Monke
     net.fuse()
     latents = torch.randn(1, 16, 1, 2, 64, generator=torch.Generator().manual_seed(2)).double()
     whole = run(net, latents, (1,))[0]
-    net.max_pixels = 64 * 2 * 60
+    net.tiles.max_pixels = 64 * 2 * 60
     differences = []
     for margin in (MARGIN - 1, MARGIN):
-        monkeypatch.setattr(tiny_decoder, "MARGIN", margin)
+        net.tiles.margin = margin
         differences.append(apart(run(net, latents, (1,))[0], whole))
     assert differences[1] < 1e-10 < 1e-3 < differences[0]
+
+
+def test_the_margin_of_the_full_decoder_is_as_wide_as_it_must_be() -> None:
+    """What lies beyond it changes nothing; two pixels nearer it does, and one nearer to 1e-15."""
+    net = full().double()
+    generator = torch.Generator().manual_seed(3)
+    with torch.no_grad():
+        for value in net.decoder.state_dict().values():
+            if value.shape[-2:] == (3, 3):  # every pixel takes the one to its right
+                value.zero_()[..., 1, 2] = torch.randn(value.shape[:-2], generator=generator)
+    x = torch.randn(1, net.decoder.conv_in.out_channels, 1, 2, 40, generator=generator).double()
+
+    def left_of_20(changed_from: int) -> Tensor:
+        other = x.clone()
+        other[..., changed_from:] = other[..., changed_from:].flip(1)
+        return net._enlarged(other, [None] * net._slots)[0][..., : 8 * 20]
+
+    plain = left_of_20(40)
+    assert torch.equal(left_of_20(20 + wan_vae.MARGIN), plain)
+    assert apart(left_of_20(20 + wan_vae.MARGIN - 2), plain) > 1e-10
 
 
 @pytest.mark.parametrize("size", [(144, 240), (135, 240), (20, 400), (400, 20), (1, 1)])
@@ -227,7 +254,7 @@ def test_the_margin_of_a_tile_is_as_wide_as_it_must_be(monkeypatch: pytest.Monke
 def test_tiles_cover_a_frame_once_and_keep_to_the_limit(size: tuple[int, int], limit: int) -> None:
     height, width = size
     covered = torch.zeros(height, width, dtype=torch.int32)
-    tiles = plan_tiles(height, width, limit)
+    tiles = ExactTiles(MARGIN, max_pixels=limit).plan(height, width)
     for (top, bottom), (left, right) in tiles:
         covered[top:bottom, left:right] += 1
         rows = min(height, bottom + MARGIN) - max(0, top - MARGIN)
