@@ -70,6 +70,14 @@ def make_flashvsr(folder: Path, size: BaseSize) -> str:
     return f"-n flashvsr --weights {published_flashvsr.make_folder(folder / 'flashvsr', config)}"
 
 
+def make_dloral(folder: Path, size: BaseSize) -> str:
+    """`model.pkl` and a base."""
+    from published_dloral import make_all
+
+    weights, base = make_all(folder / "dloral", size)
+    return f"-n dloral --weights {weights} --base {base}"
+
+
 def make_oscar(folder: Path, size: BaseSize) -> str:
     """`oscar.pkl` and a base that predicts v."""
     from published_oscar import make_all
@@ -84,9 +92,10 @@ MAKERS: dict[str, Callable[[Path, BaseSize], str]] = {
     "invsr": make_invsr,
     "adcsr": make_adcsr,
     "flashvsr": make_flashvsr,
+    "dloral": make_dloral,
     "oscar": make_oscar,
 }
-COMMANDS = {"flashvsr": "video", "oscar": "compress"}
+COMMANDS = {"flashvsr": "video", "dloral": "video", "oscar": "compress"}
 """What is not for pictures alone."""
 
 

@@ -132,6 +132,18 @@ class EngineConfig:
     steps: int | None = flag(
         None, "--steps", help="Passes of the network, where the model can do several."
     )
+    consistency: float | None = flag(
+        None,
+        "--consistency",
+        metavar="0..2",
+        help="How much frames are to agree: 0 = as the base has it; default: 1, as published.",
+    )
+    detail: float | None = flag(
+        None,
+        "--detail",
+        metavar="0..2",
+        help="How much detail is to be made up: 0 = none, 1 = as published; default: 1.",
+    )
     decoder: DecoderChoice | None = flag(
         None, "--decoder", help="tiny = small, and fast; full = the autoencoder's; default: tiny."
     )
@@ -183,10 +195,10 @@ class EngineConfig:
             )
         if self.steps is not None and self.steps < 1:
             raise OptionError(f"steps {self.steps} is not possible; give 1 or more")
-        for name in ("fidelity", "denoise"):
+        for name, most in (("fidelity", 1), ("denoise", 1), ("consistency", 2), ("detail", 2)):
             value = getattr(self, name)
-            if value is not None and not 0 <= value <= 1:
-                raise OptionError(f"{name} {value:g} is not possible; give 0 to 1")
+            if value is not None and not 0 <= value <= most:
+                raise OptionError(f"{name} {value:g} is not possible; give 0 to {most}")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -111,6 +111,10 @@ class MethodOptions:
     """Weight file of the network that finds the tags of a picture, or `none`."""
     tagger_adapter: str | None = None
     """Weight file of what adapts that network to bad pictures, or `none`."""
+    consistency: float | None = None
+    """How much of what DLoRAL learned for frames that agree; 1 = as published."""
+    detail: float | None = None
+    """How much of what it learned for detail; 1 = as published."""
     decoder: Decoder | None = None
     """Which network makes pixels of latents."""
     sparse_ratio: float | None = None
@@ -143,7 +147,7 @@ class Tunable(Protocol):
 
 @runtime_checkable
 class Tiled(Protocol):
-    """A method that plans its own tiles."""
+    """A method that plans its own tiles; a streaming one may, for parts that see no whole frame."""
 
     def use_tiles(self, side: int) -> None:
         """Work in tiles of `side` input pixels from now on.

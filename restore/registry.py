@@ -18,6 +18,7 @@ METHODS: dict[str, str] = {
     "compact-fast": "restore.models.compact:CompactFast",
     "compact-fast-x2": "restore.models.compact:CompactFastX2",
     "adcsr": "restore.models.adcsr:AdcSR",
+    "dloral": "restore.models.dloral:DLoRAL",
     "flashvsr": "restore.models.flashvsr:FlashVSR",
     "flashvsr-1.1": "restore.models.flashvsr:FlashVSR11",
     "invsr": "restore.models.invsr:InvSR",

@@ -9,7 +9,7 @@ from typing import Any
 _MARKS: tuple[tuple[str, str], ...] = (
     ("lora_rank_unet_pix", "PiSA-SR's file, which no model here takes"),
     ("state_dict_vae_time", "TADSR's file, which no model here takes"),
-    ("state_dict_bpp", "DLoRAL's file, a method for clips"),
+    ("state_dict_bpp", "DLoRAL's file, for clips: choose -n dloral"),
     ("state_embeddings", "S3Diff's file: choose -n s3diff"),
     ("hyper_encoders", "OSCAR's file, a codec: restore compress -n oscar"),
     ("hyper_enc", "a hyper-encoder of OSCAR's first stage of training"),

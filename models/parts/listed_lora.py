@@ -41,6 +41,7 @@ def merge_listed(
     rank: int,
     path: Path,
     part: str,
+    strength: float = 1.0,
 ) -> None:
     """Merge the adapters of one network, having compared them with the file's own lists.
 
@@ -51,6 +52,7 @@ def merge_listed(
         rank: what the file says.
         path: the file, for messages.
         part: what the network is, for messages.
+        strength: how much of them there is to be; 1 = as they were trained.
 
     Raises:
         WeightsError: the lists and the tensors differ, or the network is another one.
@@ -82,4 +84,4 @@ def merge_listed(
                 f"{path} says rank {rank} for its {part}, and holds LoRA of rank {wrong}; it is "
                 "damaged: fetch it again"
             )
-    merge(module, [(pairs, PEFT_ALPHA / rank) for pairs in adapters.values()])
+    merge(module, [(pairs, strength * PEFT_ALPHA / rank) for pairs in adapters.values()])

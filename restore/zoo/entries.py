@@ -175,6 +175,28 @@ _WEIGHTS = (
         ),
     ),
     Entry(
+        name="dloral",
+        kind="weights",
+        summary="DLoRAL, x4, for clips: each frame with the one before in view",
+        files=(
+            ZooFile(
+                path="model.pkl",
+                # The authors' own is on a drive that gives no such address (the first of `pages`).
+                urls=(hub("ighoshsubho/DLoraL-Upscaler-Models", "model.pkl"),),
+                size=3_572_333_304,
+                sha256="89ca79785c99fac07f59ad6876d2d707fcce87a088c15930956cb393e517d0df",
+            ),
+        ),
+        licence="MIT",
+        pages=(
+            "https://drive.google.com/file/d/1vpcaySpRx_K-tXq2D2EBqFZ-03Foky8G/view",
+            "https://github.com/yjsunnn/DLoRAL",
+        ),
+        requires=("stable-diffusion-2-1-base",),
+        optional=("ram", "dape"),
+        note="the address is a copy; size and hash are from two records of the authors' own file",
+    ),
+    Entry(
         name="flashvsr",
         kind="weights",
         summary="FlashVSR, x4, for clips: streaming",
