@@ -18,19 +18,18 @@ import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import av
-import cv2
 import numpy as np
 import torch
-import torch.nn.functional as F
 from common import machine, parser, table
 from torch import Tensor
 
 import restore
 from restore.degradations.codec import through_codec
 from restore.errors import RestoreError
-from restore.flow import warp
+from restore.metrics.temporal import Motion, motion_between, sharpness, warping_step
 from restore.resampling import resample
 from restore.streaming import FrameStream
 
@@ -38,18 +37,9 @@ EXAMPLES = (
     "python benchmarks/flicker.py ../shared/data/video --only bottle cockatoo running_car",
     "python benchmarks/flicker.py in.mp4 --models compact-fast --scales 2 --crop 320x180",
     "python benchmarks/flicker.py in.mp4 --noise 12 --crf 32 --fidelity 1",
+    "python benchmarks/flicker.py in.mp4 --models dloral --scales 4 --tags 'a bird' --frames 8",
 )
 SUFFIXES = (".mp4", ".mkv", ".mov", ".webm", ".avi", ".m4v", ".ts")
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Motion:
-    """From one frame of the input to the one before."""
-
-    flow: Tensor
-    """Where each pixel was, `(1, 2, H, W)`, in pixels."""
-    visible: Tensor
-    """1 where it was visible there, else 0, `(1, 1, H, W)`."""
 
 
 @dataclass(kw_only=True, slots=True)
@@ -64,12 +54,12 @@ class Score:
     @property
     def error(self) -> float:
         """Mean warping error, times 10,000."""
-        return 1e4 * float(np.mean(self.errors))
+        return 1e4 * float(np.nanmean(self.errors))
 
     @property
     def sharpness(self) -> float:
         """Mean length of the gradient, in levels of 255."""
-        return 255 * float(np.mean(self.gradients))
+        return float(np.mean(self.gradients))
 
 
 def read(path: Path, *, first: int, count: int, crop: str | None) -> Tensor:
@@ -90,48 +80,14 @@ def read(path: Path, *, first: int, count: int, crop: str | None) -> Tensor:
     return clip[..., top : top + height, left : left + width].contiguous()
 
 
-def motion_between(current: Tensor, before: Tensor) -> Motion:
-    """Motion between two frames `(3, H, W)`, by an estimator finer than the program's own."""
-    flow, back = _search(current, before), _search(before, current)
-    returned = warp(back, flow)
-    gap = (flow + returned).square().sum(1, keepdim=True)
-    length = (flow.square() + returned.square()).sum(1, keepdim=True)
-    right = F.pad(flow.diff(dim=3), (0, 1, 0, 0)).square()
-    below = F.pad(flow.diff(dim=2), (0, 0, 0, 1)).square()
-    bend = (right + below).sum(1, keepdim=True)
-    seen = (gap < 0.01 * length + 0.5) & (bend < 0.01 * flow.square().sum(1, keepdim=True) + 0.002)
-    height, width = current.shape[-2:]
-    x = torch.arange(width) + flow[:, :1]
-    y = torch.arange(height)[:, None] + flow[:, 1:]
-    inside = (x >= 0) & (x <= width - 1) & (y >= 0) & (y <= height - 1)
-    return Motion(flow=flow, visible=(seen & inside).float())
-
-
-def _search(current: Tensor, before: Tensor) -> Tensor:
-    luma = []
-    for frame in (current, before):
-        rgb = (frame.permute(1, 2, 0).numpy() * 255).round().astype(np.uint8)
-        luma.append(cv2.cvtColor(np.ascontiguousarray(rgb), cv2.COLOR_RGB2GRAY))
-    search = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
-    search.setFinestScale(0)
-    search.setGradientDescentIterations(50)
-    search.setVariationalRefinementIterations(10)
-    flow = search.calc(luma[0], luma[1], None)
-    return torch.from_numpy(flow).permute(2, 0, 1)[None].contiguous()
-
-
 def measure(results: Iterable[Tensor], motions: list[Motion], *, scale: int) -> Score:
     """Score of results `(3, s H, s W)`, one for each frame of the input."""
     score, last = Score(), None
     for number, result in enumerate(results):
         if last is not None:
-            motion = motions[number - 1]
-            moved = warp(last[None], motion.flow, scale=scale)
-            error = (result[None] - moved).square().mean(1, keepdim=True)
-            seen = F.interpolate(motion.visible, scale_factor=float(scale), mode="nearest")
-            score.errors.append(float((error * seen).sum() / seen.sum().clamp_min(1)))
-            right, below = result[:, :-1].diff(dim=2), result[..., :-1].diff(dim=1)
-            score.gradients.append(float((right.square() + below.square()).sqrt().mean()))
+            error = warping_step(result, last, motions[number - 1], scale=scale)
+            score.errors.append(error)
+            score.gradients.append(sharpness(result))
         last = result
     return score
 
@@ -169,7 +125,8 @@ def rows_of(
         base = measure(bicubic(clip, scale), motions, scale=scale)
         yield row(facts, scale, "bicubic", base, base), True
         for model, fidelity in itertools.product(options.models, options.fidelity):
-            settings = {} if fidelity is None else {"fidelity": fidelity}
+            wanted = {"fidelity": fidelity, "base": options.base, "tags": options.tags}
+            settings: Any = {name: value for name, value in wanted.items() if value is not None}
             restorer = restore.load(
                 model, scale=scale, weights=options.weights, device=options.device, **settings
             )
@@ -224,6 +181,8 @@ def arguments() -> argparse.Namespace:
         "--fidelity", nargs="+", type=float, default=[None], metavar="F", help="such as 1 0"
     )
     take.add_argument("--weights", metavar="FILE", help="instead of the models' own")
+    take.add_argument("--base", metavar="PATH", help="folder that the models stand on")
+    take.add_argument("--tags", metavar="TEXT", help="tags of the clips; no tagger is run")
     take.add_argument("--device", default="auto")
     take.add_argument("--noise", type=float, metavar="LEVELS", help="add noise and code as H.264")
     take.add_argument("--crf", type=float, default=30, help="quality of that (default 30)")

@@ -22,7 +22,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 import numpy.typing as npt
 import torch
@@ -31,7 +30,7 @@ from curves import Curve, write_curves
 from PIL import Image
 
 from restore.codec.engine import Coder, load_codec
-from restore.metrics import luma, psnr, ssim
+from restore.metrics import ms_ssim, psnr, ssim
 
 EXAMPLES = (
     "python benchmarks/rate_distortion.py ../shared/data/bsds500/val --plot out.svg",
@@ -39,7 +38,6 @@ EXAMPLES = (
     "python benchmarks/rate_distortion.py PICTURES --speed photo.jpg --threads 2",
 )
 Pixels = npt.NDArray[np.uint8]
-Array = npt.NDArray[np.float64]
 MEASURES = ("PSNR-Y", "SSIM-Y", "MS-SSIM", "SSIMULACRA2")
 SETTINGS: dict[str, tuple[int, ...]] = {
     "JPEG": (1, 3, 5, 8, 12, 18, 27, 40, 55),
@@ -47,7 +45,6 @@ SETTINGS: dict[str, tuple[int, ...]] = {
     "AVIF": (5, 10, 17, 25, 33, 42, 50, 60),
 }
 """Qualities of the other formats, in Pillow's numbers."""
-_SCALE_WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -102,35 +99,6 @@ def with_codec(coder: Coder, pixels: Pixels, rate: int) -> Written:
         encode_seconds=written - started,
         decode_seconds=seconds,
     )
-
-
-def ms_ssim(image: Pixels, reference: Pixels) -> float:
-    """MS-SSIM of the luma; 176 pixels along the shorter side at least."""
-    x, y = luma(image), luma(reference)
-    result = 1.0
-    for scale, weight in enumerate(_SCALE_WEIGHTS):
-        light, structure = _ssim_parts(x, y)
-        last = scale == len(_SCALE_WEIGHTS) - 1
-        result *= max(light * structure if last else structure, 0.0) ** weight
-        x, y = (
-            cv2.resize(one, None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA) for one in (x, y)
-        )
-    return result
-
-
-def _ssim_parts(x: Array, y: Array) -> tuple[float, float]:
-    """Means of luminance and of contrast times structure."""
-
-    def mean(plane: Array) -> Array:
-        kernel = cv2.getGaussianKernel(11, 1.5, cv2.CV_64F)
-        return np.asarray(cv2.sepFilter2D(plane, cv2.CV_64F, kernel, kernel)[5:-5, 5:-5])
-
-    c1, c2 = (0.01 * 255) ** 2, (0.03 * 255) ** 2
-    mu_x, mu_y = mean(x), mean(y)
-    spread = mean(x * x) + mean(y * y) - mu_x**2 - mu_y**2
-    product = mean(x * y) - mu_x * mu_y
-    light = (2 * mu_x * mu_y + c1) / (mu_x**2 + mu_y**2 + c1)
-    return float(light.mean()), float(((2 * product + c2) / (spread + c2)).mean())
 
 
 def ssimulacra2() -> Callable[[Pixels, Pixels], float] | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -34,9 +34,7 @@ class RateReport:
         The keys are those of CompressAI: `bpp`, `psnr-rgb`, `encoding_time`, ...
         """
         points = [_means(pictures) for _, pictures in sorted(self.values.items())]
-        keys = dict.fromkeys(key for point in points for key in point)
-        results = {key: [point.get(key) for point in points] for key in keys}
-        return {"name": self.name, "description": self.description, "results": results}
+        return curve(name=self.name, description=self.description, points=points)
 
     def write(self, path: Path) -> None:
         """Write it as JSON, whole or not at all.
@@ -49,6 +47,13 @@ class RateReport:
                 stream.write(json.dumps(self.content(), indent=2).encode() + b"\n")
         except OSError as error:
             raise OutputError(f"'{path}' cannot be written: {output_reason(error)}") from error
+
+
+def curve(*, name: str, description: str, points: Sequence[Mapping[str, float]]) -> dict[str, Any]:
+    """Points of a curve as CompressAI writes them: a list for each metric, with one value each."""
+    keys = dict.fromkeys(key for point in points for key in point)
+    results = {key: [point.get(key) for point in points] for key in keys}
+    return {"name": name, "description": description, "results": results}
 
 
 def _means(pictures: Iterable[Mapping[str, float]]) -> dict[str, float]:
