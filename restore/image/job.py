@@ -33,6 +33,7 @@ from restore.image.files import (
     NO_ALPHA,
     Picture,
     flattened,
+    format_of,
     make_sheet,
     output_reason,
     read_header,
@@ -103,6 +104,33 @@ def restore_images(
     return run.report
 
 
+def restore_file(
+    source: Path, target: Path, *, config: ImageConfig, restorer: FrameRestorer
+) -> Done:
+    """Restore one picture; what goes wrong comes out as it was raised.
+
+    Args:
+        source: the picture.
+        target: the result, replaced if it is there; its suffix says the format.
+        config: what to do; its output is not looked at.
+        restorer: a loaded engine.
+
+    Raises:
+        InputError: the picture cannot be read, or its result is too large.
+        OutputError: the result cannot be written.
+    """
+    spec = restorer.spec
+    run = _Run(
+        config=config,
+        spec=spec,
+        tags=tags_of(config, spec),
+        restorer=restorer,
+        on_event=None,
+        total=1,
+    )
+    return run.restore(Job(source=source, destination=target, format=format_of(target)), 1)
+
+
 def _fitting(config: ImageConfig, scale: float) -> ImageConfig:
     from restore.engine import fitting
 
@@ -158,7 +186,7 @@ class _Run(Batch):
         """Bring one job to its end; only KeyboardInterrupt and its like come out."""
         self.settle(
             STREAM if job.source is None else str(job.source),
-            lambda: self._preview(job) if self.config.dry_run else self._restore(job, index),
+            lambda: self._preview(job) if self.config.dry_run else self.restore(job, index),
             verdict=job.verdict,
             reason=job.reason,
             log=log,
@@ -172,7 +200,8 @@ class _Run(Batch):
         source, destination = _names(job)
         return Planned(source=source, destination=destination, size_in=header.size, size_out=size)
 
-    def _restore(self, job: Job, index: int) -> Event:
+    def restore(self, job: Job, index: int) -> Done:
+        """Bring one job to a result; errors come out."""
         start = time.perf_counter()
         source, destination = _names(job)
         self.tell(Started(source=source, destination=destination, index=index, total=self.total))

@@ -295,13 +295,13 @@ def _mirrored_job(item: _Found, config: ImageConfig, beside: str) -> Job:
         folder = Path(config.output, path.parent.relative_to(item.root))
         if config.suffix is None and os.path.realpath(folder) != os.path.realpath(path.parent):
             suffix = ""
-    name = written_as(_format_in(path) if config.ext == "auto" else config.ext)
+    name = written_as(format_in(path) if config.ext == "auto" else config.ext)
     same = config.ext == "auto" and SUFFIXES.get(path.suffix.lower()) == name
     ending = path.suffix if same else f".{name}"  # photo.JPEG stays photo.JPEG
     return Job(source=path, destination=folder / f"{path.stem}{suffix}{ending}", format=name)
 
 
-def _format_in(path: Path) -> str | None:
+def format_in(path: Path) -> str | None:
     """Format of a file by its first bytes, else by its name."""
     with contextlib.suppress(OSError, ValueError):
         if path.is_file():  # a pipe would wait for its writer

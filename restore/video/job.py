@@ -129,7 +129,7 @@ def restore_video(
             restorer.tune(tags=tags.of(plan.info.path.stem))
         work.begin(
             source=fingerprint(plan.info.path),
-            settings=_settings(plan, restorer),
+            settings=pixel_settings(plan, restorer),
             previous=previous,
         )
         resumed = work.journal.frames
@@ -214,7 +214,7 @@ def _load(config: VideoConfig, previous: Journal | None) -> Restorer:
     return load(**fields)
 
 
-def _settings(plan: VideoPlan, restorer: Restorer) -> dict[str, Any]:
+def pixel_settings(plan: VideoPlan, restorer: Restorer) -> dict[str, Any]:
     """Every setting that changes a pixel or a time stamp; a resumed run must repeat them."""
     config, spec = plan.config, plan.spec
     return {
