@@ -33,6 +33,14 @@ class DamagedTailError(InputError):
     """A clip ends early because its data is damaged; everything before that point was kept."""
 
 
+class WorkStopped(BaseException):
+    """A caller's own callback breaks the work off with this.
+
+    Not an `Exception`, so that what goes on after a bad file does not take it for one: it comes out
+    of the job as it was raised, and nothing half-written stays behind.
+    """
+
+
 def install_command(extra: str) -> str:
     """The command that brings the optional dependencies of the group `extra`."""
     return f"pip install '.[{extra}]' in the folder of restore's source code"
