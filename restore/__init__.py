@@ -12,6 +12,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from restore.batch import restore_batch as restore_batch
     from restore.codec.engine import Coder as Coder
     from restore.codec.engine import load_codec as load_codec
     from restore.codec.job import compress_images as compress_images
@@ -33,6 +34,7 @@ _LAZY = {
     "export_onnx": "restore.export",
     "load": "restore.engine",
     "load_codec": "restore.codec.engine",
+    "restore_batch": "restore.batch",
     "restore_images": "restore.image.job",
     "restore_stream": "restore.video",
     "restore_video": "restore.video",
@@ -47,6 +49,7 @@ __all__ = [
     "export_onnx",
     "load",
     "load_codec",
+    "restore_batch",
     "restore_images",
     "restore_stream",
     "restore_video",

@@ -96,6 +96,7 @@ def test_the_wheel_holds_all_code_and_data(wheel: Path) -> None:
         there = wheel.joinpath(*package.split("."))
         assert {p.name for p in here.glob("*.py")} == {p.name for p in there.glob("*.py")}
     data = ["py.typed", "training/recipes/compact_x4.yaml", "models/parts/ram/labels.tsv"]
+    data += ["apps/demo/page.css", "apps/demo/page.js"]
     data += [f"assets/{p.name}" for p in (ROOT / "restore" / "assets").glob("*.safetensors")]
     assert "assets/compact.safetensors" in data
     for name in data:
@@ -153,7 +154,7 @@ def test_every_requirement_has_one_tested_version_that_it_allows(python: str) ->
     assert len(versions) == len(pins)
     project = PROJECT["project"]
     extras = project["optional-dependencies"]
-    for line in project["dependencies"] + extras["dev"] + extras["onnx"]:
+    for line in project["dependencies"] + extras["dev"] + extras["onnx"] + extras["demo"]:
         wanted = Requirement(line)
         if wanted.name == "restore":  # another of the extras
             continue

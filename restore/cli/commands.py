@@ -17,7 +17,10 @@ from click.shell_completion import get_completion_class
 
 import restore
 from restore.cli.app import FAILED, App, exit_on_sigterm, say_json
+from restore.cli.batch_commands import batch
 from restore.cli.codec_commands import compress, decompress, info
+from restore.cli.demo_command import demo
+from restore.cli.metric_commands import metrics
 from restore.cli.model_commands import models, say_licence
 from restore.cli.options import (
     HelpfulCommand,
@@ -159,7 +162,7 @@ def _stream(session: Session, source: str, config: LiveConfig) -> int:
     return lines.result(*names, result)
 
 
-for command in (compress, decompress, info, models):
+for command in (batch, compress, decompress, info, metrics, demo, models):
     app.add_command(command)
 
 

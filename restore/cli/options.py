@@ -18,6 +18,7 @@ from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_
 import click
 from click.shell_completion import CompletionItem
 
+from restore.batch_config import BatchConfig
 from restore.codec_config import CodecConfig, CompressConfig, DecompressConfig, FilesConfig
 from restore.config import (
     EngineConfig,
@@ -26,9 +27,11 @@ from restore.config import (
     VideoConfig,
 )
 from restore.data_config import DegradeConfig, PackConfig
+from restore.demo_config import DemoConfig
 from restore.export import ExportConfig
 from restore.live_config import LiveConfig
 from restore.registry import CODECS, METHODS
+from restore.reports.config import ReportConfig
 
 T = TypeVar("T")
 
@@ -41,10 +44,13 @@ SECTIONS: dict[type, str] = {
     PackConfig: "Patches",
     ExportConfig: "Graph",
     DegradeConfig: "Degradation",
+    BatchConfig: "Batch",
+    ReportConfig: "Report",
     CodecConfig: "Codec",
     FilesConfig: "Files",
     CompressConfig: "Compression",
     DecompressConfig: "Pictures",
+    DemoConfig: "Page",
 }
 """Heading in the help page for the options that a class brings."""
 

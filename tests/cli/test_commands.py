@@ -19,6 +19,8 @@ import restore.cli.commands
 import restore.cli.models
 import restore.image.job
 import restore.video
+from restore.batch import BatchReport, BatchStatus
+from restore.batch.events import ItemDone, ItemRetried, WorkerLost
 from restore.bitstream import Container, write_container
 from restore.cli.commands import app
 from restore.config import ImageConfig, VideoConfig
@@ -27,6 +29,8 @@ from restore.export import ExportConfig, Exported
 from restore.image.events import Advanced, Done, Failed, ImageReport, Planned, Skipped, Started
 from restore.live_config import LiveConfig
 from restore.method import MethodSpec
+from restore.reports.config import ReportConfig
+from restore.reports.report import Report
 from restore.training.run import TrainResult
 from restore.video import LiveProgress, LiveResult, VideoProgress, VideoResult
 from restore.video.live_queue import Delay
@@ -36,7 +40,7 @@ ENGINE = [
     *["--color-fix", "--device", "--dtype", "--model", "--seed", "--tile", "--tile-overlap"],
     *["--denoise", "--fidelity", "--runtime", "--weights", "-g", "-n", "-t"],
     *["--base", "--compile", "--posterior", "--prompt", "--steps", "--tagger", "--tagger-adapter"],
-    *["--decoder", "--local-range", "--sparse-ratio"],
+    *["--consistency", "--decoder", "--detail", "--local-range", "--sparse-ratio"],
     *["--tags", "--tags-file", "--tiling"],
 ]
 SIZE = ["--outscale", "--scale", "--target", "-s"]
@@ -62,12 +66,26 @@ FLAGS: dict[str, list[str]] = {
         *["--drop", "--fps", "--input-format", "--max-delay", "--raw-input", "--size"],
         *["--stream", "--stream-format"],
     ],
+    "batch": PROGRAM,
+    "batch run": [
+        *[*PROGRAM, *ENGINE, *SIZE, "--address", "--attempts", "--audio", "--codec", "--crf"],
+        *["--dry-run", "--encoder", "--encoder-option", "--engine", "--exclude", "--ext"],
+        *["--include", "--json", "--max-pixels", "--no-audio", "--no-temporal", "--overwrite"],
+        *["--pix-fmt", "--poll", "--preset", "--quality", "--scene-threshold", "--segment"],
+        *["--temporal", "--watch", "--workers", "-e", "-w"],
+    ],
+    "batch status": [*PROGRAM, "--json"],
     "compress": [
         *[*PROGRAM, *CODEC, *CODED, "--bpp", "--metadata", "--model", "--quality", "--report"],
         *["--size", "-n"],
     ],
     "decompress": [*PROGRAM, *CODEC, *CODED, "--ext", "--force", "--quality"],
     "info": [*PROGRAM, "--json"],
+    "metrics": [
+        *[*PROGRAM, "--cases", "--crop-border", "--device", "--fetch", "--fit", "--json", "--list"],
+        *["--max-pixels", "--metric", "--niqe-params", "--output", "--overwrite", "--reference"],
+        *["--restored", "--seed", "--strict", "--workers", "-g", "-m", "-o"],
+    ],
     "models": PROGRAM,
     "models list": [*PROGRAM, "--json"],
     "models info": [*PROGRAM, "--json"],
@@ -89,6 +107,11 @@ FLAGS: dict[str, list[str]] = {
         *["--overwrite", "--quality", "--recipe", "--recursive", "--scale", "--seed"],
         *["--skip-existing", "-o", "-r", "-s"],
     ],
+    "demo": [
+        *[*PROGRAM, "--auth", "--device", "--dtype", "--host", "--max-frame", "--max-pixels"],
+        *["--max-seconds", "--max-upload", "--model", "--open", "--port", "--queue"],
+        *["-g", "-n", "-p"],
+    ],
     "completion": PROGRAM,
 }
 """The promise to scripts: a flag that goes away, or a new one, changes this list."""
@@ -96,6 +119,22 @@ FLAGS: dict[str, list[str]] = {
 
 EXPORTED = Exported(
     path=Path("x.onnx"), model="compact", scale=4, bytes=3 << 20, largest=0.5 / 255, mean=0.02 / 255
+)
+
+
+STANDING = BatchStatus(
+    target="out",
+    items=9,
+    done=4,
+    running=2,
+    left=2,
+    failed=1,
+    pieces_done=3,
+    pieces=5,
+    frames=77,
+    per_minute=12.0,
+    eta_seconds=20.0,
+    failures=(("a.png", "damaged"),),
 )
 
 
@@ -242,6 +281,12 @@ def test_each_help_page_has_examples_that_the_program_takes(
     monkeypatch.setattr("restore.training.run.train_from_file", lambda *_, **__: trained)
     monkeypatch.setattr("restore.data_pipelines.pack.pack_patches", lambda *_, **__: 1)
     monkeypatch.setattr("restore.degrading.job.degrade_files", lambda *_, **__: ImageReport())
+    monkeypatch.setattr("restore.batch.run.restore_batch", lambda *_, **__: BatchReport())
+    monkeypatch.setattr("restore.batch.status.read_status", lambda *_: STANDING)
+    empty = Report(config=ReportConfig(), methods=(), metrics=(), results=[])
+    monkeypatch.setattr("restore.reports.job.run", lambda *_, **__: empty)
+    monkeypatch.setattr("restore.reports.report.Report.write", lambda *_: None)
+    monkeypatch.setattr("restore.cli.demo_command.open_page", lambda *_: None)
     for name in ("compress_images", "decompress_images"):
         monkeypatch.setattr(f"restore.codec.job.{name}", lambda *_, **__: ImageReport())
     coded = Container(codec="oscar", weights=bytes(8), rate=0, width=9, height=9, body=b"")
@@ -257,6 +302,49 @@ def test_each_help_page_has_examples_that_the_program_takes(
         result = run(*words[1:until])
         assert result.exit_code != 2, line
         assert "restore: error" not in result.stderr, line
+
+
+def test_a_batch_is_told_of_in_lines_and_in_objects(monkeypatch: pytest.MonkeyPatch) -> None:
+    given: list[Any] = []
+
+    def restore_batch(src: str, dst: str, *, config: Any, on_event: Any) -> BatchReport:
+        given.append((src, dst, config.workers, config.include))
+        on_event(ItemRetried(source="a.png", message="it died", attempt=1))
+        on_event(WorkerLost(worker=1, reason="was killed"))
+        done = {"seconds": 1.0, "frames": 1, "worker": 0, "notes": (), "damaged": ""}
+        on_event(ItemDone(source="b.png", destination="b.png", **done))
+        return BatchReport(done=1, skipped=2, failed=[("a.png", "it died")], seconds=2.0)
+
+    monkeypatch.setattr("restore.batch.run.restore_batch", restore_batch)
+    arguments = ("in", "out", "-w", "3", "--include", "*.png")
+    result = run("batch", *arguments)
+    assert given == [("in", "out", 3, ("*.png",))]
+    assert (result.exit_code, result.stdout) == (1, "")
+    for line in (
+        "restore: a.png: attempt 1 failed, it died",
+        "restore: worker 1 was killed",
+        "restore: failed: a.png: it died",
+        "1 restored, 1 failed, 2 already done in 0:02, 0.50 a second",
+    ):
+        assert f"{line}\n" in result.stderr
+    result = run("batch", *arguments, "--json")
+    kinds = [line["event"] for line in json_lines(result)]
+    assert (result.exit_code, kinds) == (1, ["retried", "worker_lost", "done", "summary"])
+
+
+def test_the_status_of_a_batch(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("restore.batch.status.read_status", lambda dst: STANDING)
+    said = run("batch", "status", "out").stdout
+    for part in (
+        "9 items",
+        "2 (3 of 5 pieces)",
+        "12.0 items a minute, about 0:20 left",
+        "a.png: d",
+    ):
+        assert part in said
+    assert json_lines(run("batch", "status", "out", "--json"))[0]["failures"] == [
+        ["a.png", "damaged"]
+    ]
 
 
 def test_flags_of_export_reach_the_settings(monkeypatch: pytest.MonkeyPatch) -> None:

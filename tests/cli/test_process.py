@@ -144,7 +144,7 @@ def test_the_completion_script_is_valid_in_its_shell(shell: str, tmp_path: Path)
         (
             "restore ",
             {"image", "video", "degrade", "models", "doctor", "train", "pack", "completion"}
-            | {"compress", "decompress", "info"},
+            | {"compress", "decompress", "info", "demo", "batch", "metrics"},
         ),
         ("restore compress -n ", set(CODECS)),
         ("restore image -n ", set(METHODS)),

@@ -23,3 +23,11 @@ def osediff_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     path = tmp_path_factory.mktemp("osediff") / "osediff.pkl"
     return make_osediff(path, filled(make_unet(), 1), filled(make_vae(), 2), seed=9)
+
+
+@pytest.fixture(scope="session")
+def dloral_files(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """`model.pkl` of DLoRAL and its base."""
+    from published_dloral import make_all
+
+    return make_all(tmp_path_factory.mktemp("dloral"))

@@ -15,7 +15,6 @@ import torch.nn.functional as F
 from fake_method import FakeClip
 from torch import Tensor
 
-from restore.config import EngineConfig
 from restore.engine import Restorer
 from restore.method import MethodSpec
 from restore.video import VideoResult, restore_video
@@ -47,13 +46,11 @@ class FakeRestorer:
         self.device = torch.device("cpu")
         self._settings = {"model": "fake", "tile": 64, "seed": 0, **(settings or {})}
         self._on_frame = on_frame
-        self.method = self
-        self.config = EngineConfig()
         self.color_fix = "none"
 
-    def open_clip(self, height: int, width: int, *, seed: int) -> CountingClip:
+    def open_clip(self, height: int, width: int) -> CountingClip:
         """A scene whose frames are told and counted as they are taken."""
-        return CountingClip(self, height, width, scale=self.spec.scale, seed=seed)
+        return CountingClip(self, height, width, scale=self.spec.scale, seed=0)
 
     def take(self) -> None:
         """A frame has come."""
