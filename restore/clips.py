@@ -137,14 +137,18 @@ class RunningClip:
         return results
 
     def _guarded(self, step: Callable[[], Given]) -> Given:
-        """What `step` gives; running out of memory as one line."""
-        try:
-            return step()
-        except (RuntimeError, MemoryError) as error:
-            if not is_out_of_memory(error):
-                raise
-            raise RestoreError(
-                f"memory on {self._restorer.device} does not suffice for frames of this size with "
-                f"'{self._restorer.spec.name}'; shrink the clip first, close other programs, or "
-                "choose another model with -n"
-            ) from error
+        """What `step` gives, in smaller tiles where memory runs out, or that as one line."""
+        while True:
+            try:
+                return step()
+            except (RuntimeError, MemoryError) as error:
+                if not is_out_of_memory(error):
+                    raise
+                if self._restorer.spec.own_tiles:
+                    self._restorer.halve_tiles(error)
+                    continue
+                raise RestoreError(
+                    f"memory on {self._restorer.device} does not suffice for frames of this size "
+                    f"with '{self._restorer.spec.name}'; shrink the clip first, close other "
+                    "programs, or choose another model with -n"
+                ) from error

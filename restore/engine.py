@@ -148,6 +148,18 @@ class Restorer:
         if self.spec.streaming and not self.spec.own_tiles and isinstance(self.method, Tiled):
             self.method.use_tiles(self.tile)
 
+    def halve_tiles(self, error: BaseException) -> None:
+        """Let a method that plans its own tiles work in smaller ones, as memory ran out.
+
+        Args:
+            error: what said so.
+
+        Raises:
+            RestoreError: there are no smaller ones.
+        """
+        self._halve_tile(error)
+        cast(Tiled, self.method).use_tiles(self.tile)
+
     def tune(self, **options: Any) -> None:
         """Set options of the method for what follows, such as the tags of the next picture.
 

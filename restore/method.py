@@ -190,7 +190,11 @@ class Recurrent(Protocol):
 
 
 class ClipStream(Protocol):
-    """One scene on its way through a `Streaming` method: frames in, groups of frames out."""
+    """One scene on its way through a `Streaming` method: frames in, groups of frames out.
+
+    Of a method with tiles of its own, a call that raises leaves it as it was: it is called again
+    with smaller tiles when memory has run out.
+    """
 
     ahead: int
     """Frames that were taken and whose results have not come out."""

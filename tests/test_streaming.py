@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 import torch.nn.functional as F
-from fake_method import fake_restorer
+from fake_method import FakeClip, fake_restorer
 from safetensors.torch import load, save
 
 from restore.errors import RestoreError
@@ -234,3 +234,27 @@ def test_a_streaming_method_says_in_one_line_what_is_wrong(
     restorer.method.memory_limit = 10
     with pytest.raises(RestoreError, match="memory on cpu does not suffice"):
         FrameStream(restorer).push(torch.rand(3, 12, 12), 0)
+
+
+def test_a_streaming_method_with_its_own_tiles_gets_smaller_ones_when_memory_runs_out(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """The call is made again, and nothing is lost or taken twice."""
+    frames = torch.rand(8, 3, 12, 16)
+    restorer = fake_restorer(monkeypatch, tmp_path, spec={**STREAMING, "own_tiles": 128})
+    expected = through(FrameStream(restorer), frames)
+    sides: list[int] = []
+    enough, push = 32, FakeClip.push
+
+    def tight(clip: FakeClip, frame: torch.Tensor) -> torch.Tensor:
+        if (sides or [128])[-1] > enough:
+            raise torch.OutOfMemoryError("fake: out of memory")
+        return push(clip, frame)
+
+    monkeypatch.setattr(FakeClip, "push", tight)
+    monkeypatch.setattr(restorer.method, "use_tiles", sides.append, raising=False)
+    assert torch.equal(through(FrameStream(restorer), frames), expected)
+    assert sides == [64, 32]
+    enough = 16
+    with pytest.raises(RestoreError, match="does not suffice for a tile of 32 pixels"):
+        FrameStream(restorer).push(frames[0], 0)
