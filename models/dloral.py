@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from restore.errors import WeightsError
 from restore.method import MethodSpec, Posterior, Tiling
@@ -31,7 +31,7 @@ from restore.models.parts.dloral.stream import DLoRALClip, Seen
 from restore.models.parts.dloral.warp import warp_latent
 from restore.models.parts.framing import Framing
 from restore.models.parts.latent_tiles import predict_tiled
-from restore.models.parts.pretrained import check_base, load_part, move, read_config
+from restore.models.parts.pretrained import check_base, load_part, move, move_unet, read_config
 from restore.models.parts.prompts import Prompts
 from restore.models.parts.tagging import Tagging
 from restore.models.parts.vae import FACTOR, Autoencoder
@@ -112,7 +112,7 @@ class DLoRAL:
     def to(self, device: torch.device, dtype: torch.dtype) -> DLoRAL:
         """Move all networks; clips that are open keep what they have."""
         self.device, self.dtype = device, dtype
-        self._place_unet()
+        self.unet = move_unet(self.unet, self.device, self.dtype)
         for net in (self.spynet, self.retrieval):
             net.to(device, torch.float32)
         move(self.vae.vae, device, dtype)
@@ -145,7 +145,7 @@ class DLoRAL:
             content = read(self._weights)
             self.unet = make_unet(content, self._config, strengths, self._weights)
             self._strengths, self._compiled = strengths, False
-            self._place_unet()
+            self.unet = move_unet(self.unet, self.device, self.dtype)
         if compile and not self._compiled:
             self.unet, self._compiled = torch.compile(self.unet), True
 
@@ -223,9 +223,3 @@ class DLoRAL:
         pair = torch.cat([moved, fused], dim=1).to(self.dtype)
         eps = self.unet(pair, T, c.repeat(len(pair), 1, 1)).sample
         return fused - eps.float()
-
-    def _place_unet(self) -> None:
-        # On a CPU PyTorch's GroupNorm loses digits in the other layout.
-        layout = torch.contiguous_format if self.device.type == "cpu" else torch.channels_last
-        moved = move(self.unet, self.device, self.dtype)
-        self.unet = nn.Module.to(moved, memory_format=layout)

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any, ClassVar, cast
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from restore.codec.contract import CodecSpec, Coded, Rate
 from restore.errors import WeightsError
@@ -29,7 +29,7 @@ from restore.models.parts.latent_tiles import predict_tiled
 from restore.models.parts.oscar import file as oscar_file
 from restore.models.parts.oscar.hyper_encoder import LATENT_CHANNELS, HyperEncoder
 from restore.models.parts.oscar.rates import RATES
-from restore.models.parts.pretrained import check_base, load_part, move, read_config
+from restore.models.parts.pretrained import check_base, load_part, move, move_unet, read_config
 from restore.models.parts.schedule import alphas_cumprod, x0_from_velocity
 from restore.models.parts.vae import FACTOR, Autoencoder
 from restore.nested_weights import content_sha256
@@ -109,9 +109,7 @@ class Oscar:
     def to(self, device: torch.device, dtype: torch.dtype) -> Oscar:
         """Move all networks; the hyper-encoders stay in float32, for they choose the indices."""
         self.device, self.dtype = device, dtype
-        # On a CPU PyTorch's GroupNorm loses digits in the other layout.
-        layout = torch.contiguous_format if device.type == "cpu" else torch.channels_last
-        self.unet = nn.Module.to(move(self.unet, device, dtype), memory_format=layout)
+        self.unet = move_unet(self.unet, device, dtype)
         move(self.vae.vae, device, dtype)
         self.hyper_encoders.to(device)
         self.context = self.context.to(device, dtype)

@@ -20,14 +20,14 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from restore.errors import WeightsError
 from restore.method import MethodSpec, Posterior, Tiling
 from restore.models.parts import osediff_file
 from restore.models.parts.framing import Framing
 from restore.models.parts.latent_tiles import predict_tiled
-from restore.models.parts.pretrained import check_base, load_part, move, read_config
+from restore.models.parts.pretrained import check_base, load_part, move, move_unet, read_config
 from restore.models.parts.prompts import Prompts
 from restore.models.parts.schedule import alphas_cumprod, x0_from_epsilon
 from restore.models.parts.tagging import Tagging
@@ -98,9 +98,7 @@ class OSEDiff:
     def to(self, device: torch.device, dtype: torch.dtype) -> OSEDiff:
         """Move all networks."""
         self.device, self.dtype = device, dtype
-        # On a CPU PyTorch's GroupNorm loses digits in the other layout.
-        layout = torch.contiguous_format if device.type == "cpu" else torch.channels_last
-        self.unet = nn.Module.to(move(self.unet, device, dtype), memory_format=layout)
+        self.unet = move_unet(self.unet, device, dtype)
         move(self.vae.vae, device, dtype)
         self.prompts.to(device, dtype)
         self.tagging.to(device, dtype)

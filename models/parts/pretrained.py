@@ -144,6 +144,13 @@ def move(module: SomeModule, device: torch.device, dtype: torch.dtype) -> SomeMo
     return nn.Module.to(module, device, dtype)
 
 
+def move_unet(unet: SomeModule, device: torch.device, dtype: torch.dtype) -> SomeModule:
+    """As `move`, in the layout that the device's convolutions want."""
+    # On a CPU PyTorch's GroupNorm loses digits in the other layout.
+    layout = torch.contiguous_format if device.type == "cpu" else torch.channels_last
+    return nn.Module.to(move(unet, device, dtype), memory_format=layout)
+
+
 def _weight_files(place: Path) -> list[Path]:
     """Files of the weights: safetensors before pickles, whole precision before half."""
     for half in (False, True):
