@@ -29,6 +29,7 @@ from restore.errors import MissingExtraError, OptionError, RestoreError, install
 log = logging.getLogger("restore.batch")
 
 _OBJECT_STORE = 80 << 20  # bytes; about the least that Ray takes
+_LONGEST_PLACE = 16  # letters: of the 107 that the path of a socket may have, Ray takes the rest
 _PATIENCE = 60.0  # seconds after which it is said that a cluster has no room
 
 
@@ -224,7 +225,7 @@ class Cluster:
                     "start one with 'ray start --head', or leave --address out"
                 ) from error
             return
-        self._folder = tempfile.mkdtemp(prefix="restore-ray-")
+        self._folder = _short_folder()
         self.ray.init(
             include_dashboard=False,
             object_store_memory=_OBJECT_STORE,
@@ -246,6 +247,14 @@ class Cluster:
         self._talks(True)
         if self._folder is not None:
             shutil.rmtree(self._folder, ignore_errors=True)
+
+
+def _short_folder() -> str:
+    """A new temporary folder whose path is short enough for the sockets that Ray puts below it."""
+    place = tempfile.gettempdir()
+    if len(place) > _LONGEST_PLACE and os.access("/tmp", os.W_OK):
+        place = "/tmp"
+    return tempfile.mkdtemp(prefix="restore-ray-", dir=place)
 
 
 def _cores() -> int:

@@ -21,7 +21,7 @@ _FLAGS = [
 ]
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")  # its driver keeps an event loop in this thread meanwhile
 def chromium() -> Iterator[Any]:
     """A running Chromium; the test is skipped where there is none."""
     api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
@@ -34,9 +34,10 @@ def chromium() -> Iterator[Any]:
         browser.close()
 
 
-@pytest.fixture(scope="session")
-def site() -> Iterator[Any]:
+@pytest.fixture(scope="module")  # temporary files go into its folder meanwhile
+def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     """The page with small limits, served by this process."""
+    tmp_path_factory.getbasetemp()  # so that the tests' own are not in that folder
     pytest.importorskip("gradio", reason="gradio is not installed")
     from restore.apps.demo.server import running
 

@@ -140,14 +140,14 @@ def test_batches_made_ahead_are_the_same(kind: str, write_recipe: Write, tmp_pat
 
 
 def test_a_run_with_a_time_limit_ends_at_it(write_recipe: Write, tmp_path: Path) -> None:
-    recipe = write_recipe(iterations=10**6, minutes=0.3 / 60, save_every=10**6)
+    recipe = write_recipe(iterations=10**6, minutes=1 / 60, save_every=10**6)
     result = train_from_file(recipe, output=tmp_path / "run")
     assert result.finished
     assert 1 < result.iteration < 10**6
     last = log_of(tmp_path / "run")[-1]
     assert int(last["iteration"]) == result.iteration
-    # The rate fell along with the time; the last step began just before the end.
-    assert float(last["lr"]) < 2e-4
+    # The rate fell from 2e-3 along with the time; on a busy machine the last step may begin early.
+    assert float(last["lr"]) < 1e-3
 
 
 def test_a_loss_that_is_not_finite_stops_the_run(write_recipe: Write, tmp_path: Path) -> None:

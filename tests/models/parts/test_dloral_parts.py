@@ -155,6 +155,7 @@ def test_blocks_on_one_side_of_a_query_need_no_scores(
 ) -> None:
     """In float64 the sum is that of the matrix; of smooth latents few blocks are cut."""
     monkeypatch.setattr(sums, "CACHE_SIDE", 16)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 1)  # which blocks of queries grow with
     cut, blocks = [], []
     sides = sums._Blocks.sides
 
