@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, fields
 from typing import Any, Literal, get_args
 
+from restore.durations import parse_time
 from restore.errors import OptionError
 from restore.registry import DEFAULT_METHOD
 
@@ -378,24 +379,6 @@ def check_choice(what: str, got: str, allowed: tuple[str, ...]) -> None:
     """Raise OptionError unless `got` is one of `allowed`."""
     if got not in allowed:
         raise OptionError(f"{what} '{got}' is unknown; allowed: {', '.join(allowed)}")
-
-
-def parse_time(text: str) -> float:
-    """Seconds in `text`: `"12.5"`, `"1:30"` or `"01:02:03.25"`.
-
-    Raises:
-        OptionError: it is not a time, or negative.
-    """
-    try:
-        parts = [float(part) for part in text.split(":")]
-    except ValueError:
-        parts = []
-    seconds = 0.0
-    for part in parts:
-        seconds = 60 * seconds + part
-    if not 1 <= len(parts) <= 3 or any(not 0 <= part < float("inf") for part in parts):
-        raise OptionError(f"'{text}' is not a time; write seconds (12.5) or HH:MM:SS (00:01:30)")
-    return seconds
 
 
 def parse_target(text: str) -> tuple[int, int] | int:

@@ -14,8 +14,8 @@ from restore.config import (
     VideoConfig,
     output_size,
     parse_target,
-    parse_time,
 )
+from restore.durations import parse_time
 from restore.errors import OptionError
 
 

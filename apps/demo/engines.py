@@ -5,13 +5,19 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from restore.cli.codec_models import CodecEntry, list_codecs
-from restore.cli.model_lines import licence_text
-from restore.cli.models import ModelEntry, licence_notice, list_models, own_or_base_notice
 from restore.codec.engine import Coder, load_codec
 from restore.config import ColorFixChoice, EngineConfig
 from restore.demo_config import DemoConfig
 from restore.engine import Restorer, SomeConfig, fitting
+from restore.inventory import (
+    CodecEntry,
+    ModelEntry,
+    licence_notice,
+    licence_text,
+    list_codecs,
+    list_models,
+    own_or_base_notice,
+)
 from restore.method import MethodSpec
 from restore.registry import METHODS, codec_class, method_class
 
@@ -35,6 +41,18 @@ class Engines:
             "model": model,
             "device": own.device,
             "dtype": own.dtype,
+        }
+
+    def chosen(
+        self, model: str, *, seed: float, color_fix: ColorFixChoice, fidelity: float
+    ) -> dict[str, Any]:
+        """The same with what a page's widgets say; fidelity only where the model has it."""
+        given = fidelity if has_fidelity(model) else None
+        return {
+            **self.settings(model),
+            "seed": int(seed),
+            "color_fix": color_fix,
+            "fidelity": given,
         }
 
     def restorer(self, config: SomeConfig, *, scale: float) -> tuple[Restorer, SomeConfig]:
@@ -63,14 +81,6 @@ class Engines:
 
 def _options(config: EngineConfig, spec: MethodSpec) -> dict[str, Any]:
     return {"fidelity": config.fidelity} if "fidelity" in spec.options else {}
-
-
-def engine_fields(
-    *, seed: float, color_fix: ColorFixChoice, fidelity: float, model: str
-) -> dict[str, Any]:
-    """Fields of `EngineConfig` from widgets; fidelity only where the model has it."""
-    given = fidelity if has_fidelity(model) else None
-    return {"seed": int(seed), "color_fix": color_fix, "fidelity": given}
 
 
 def has_fidelity(model: str) -> bool:

@@ -10,7 +10,7 @@ import gradio as gr
 
 from restore.apps.demo import parts, words
 from restore.apps.demo.desk import Job
-from restore.apps.demo.engines import engine_fields, has_fidelity, notices
+from restore.apps.demo.engines import has_fidelity, notices
 from restore.apps.demo.jobs import Shown, play
 from restore.apps.demo.parts import Server
 from restore.apps.demo.views import views
@@ -52,10 +52,7 @@ def photo_tab(server: Server, models: list[str], first: str) -> None:
     ) -> Iterator[Any]:
         def work(job: Job) -> Shown:
             config = ImageConfig(
-                **{
-                    **server.engines.settings(model),
-                    **engine_fields(seed=seed, color_fix=color, fidelity=fidelity, model=model),
-                },
+                **server.engines.chosen(model, seed=seed, color_fix=color, fidelity=fidelity),
                 scale=float(scale),
                 max_pixels=server.config.max_pixels,
             )

@@ -11,14 +11,14 @@ import torch
 
 from restore.apps.demo import parts, words
 from restore.apps.demo.desk import Job
-from restore.apps.demo.engines import engine_fields, has_fidelity, notices
+from restore.apps.demo.engines import has_fidelity, notices
 from restore.apps.demo.jobs import Shown, play
 from restore.apps.demo.parts import Server
-from restore.cli.progress import clock
 from restore.config import VideoConfig
 from restore.degradations.recipe import Recipe
 from restore.degrading.clip import degrade_clip_file, plan_clip
 from restore.demo_config import DemoConfig
+from restore.durations import clock
 from restore.errors import InputError
 from restore.video import VideoProgress, restore_video
 from restore.video.probe import ClipInfo, probe
@@ -66,10 +66,7 @@ def video_tab(server: Server, models: list[str], first: str) -> None:
         ) -> Iterator[Any]:
             def work(job: Job) -> Shown:
                 config = VideoConfig(
-                    **{
-                        **server.engines.settings(model),
-                        **engine_fields(seed=seed, color_fix=color, fidelity=fidelity, model=model),
-                    },
+                    **server.engines.chosen(model, seed=seed, color_fix=color, fidelity=fidelity),
                     scale=float(scale),
                     end=end,
                     pix_fmt="yuv420p",  # what browsers play

@@ -19,8 +19,9 @@ from restore.cli.options import (
     make_options,
     program_options,
 )
-from restore.cli.progress import Meter, clock
+from restore.cli.progress import Meter
 from restore.cli.report import JSON_SECONDS, Pace, fields_of, shown
+from restore.durations import clock
 
 if TYPE_CHECKING:
     from restore.batch.events import BatchEvent, BatchReport

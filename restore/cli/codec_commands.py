@@ -218,7 +218,7 @@ def say_codec_licence(name: str) -> None:
     Raises:
         OptionError: no codec has that name.
     """
-    from restore.cli.models import own_or_base_notice
+    from restore.inventory import own_or_base_notice
     from restore.registry import codec_class
 
     spec = codec_class(name).spec

@@ -253,7 +253,7 @@ def formats() -> dict[str, bool]:
 
 def models() -> dict[str, str | None]:
     """Registered methods with the path of their weights."""
-    from restore.cli.models import list_models
+    from restore.inventory import list_models
 
     return {entry.name: str(entry.weights) if entry.weights else None for entry in list_models()}
 

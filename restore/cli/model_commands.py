@@ -40,7 +40,7 @@ def say_licence(model: str) -> None:
     Raises:
         OptionError: no method has that name.
     """
-    from restore.cli.models import licence_notice
+    from restore.inventory import licence_notice
     from restore.registry import method_class
 
     notice = licence_notice(method_class(model).spec)
@@ -72,9 +72,8 @@ def models_list(session: Session, json: bool) -> None:
 
     Below them stand the weights that can be pulled.
     """
-    from restore.cli.codec_models import codec_lines, list_codecs
-    from restore.cli.model_lines import model_lines, zoo_lines
-    from restore.cli.models import list_models, list_zoo
+    from restore.cli.model_lines import codec_lines, model_lines, zoo_lines
+    from restore.inventory import list_codecs, list_models, list_zoo
 
     session.json = json
     methods, codecs, zoo = list_models(), list_codecs(), list_zoo()
@@ -109,9 +108,8 @@ def models_info(session: Session, name: str, json: bool) -> None:
 
     NAME is that of a method, of a codec or of weights.
     """
-    from restore.cli.codec_models import codec_lines, describe_codec
-    from restore.cli.model_lines import entry_lines, entry_values, model_lines
-    from restore.cli.models import describe_model
+    from restore.cli.model_lines import codec_lines, entry_lines, entry_values, model_lines
+    from restore.inventory import describe_codec, describe_model
     from restore.zoo.entries import find_entry
 
     session.json = json
@@ -209,7 +207,7 @@ def pull_one(name: str, network: Network, variant: Variant, *, keep: bool, json:
         RestoreError: it could not be fetched.
     """
     from restore.cli.model_lines import pulled_line
-    from restore.cli.models import licence_line
+    from restore.inventory import licence_line
     from restore.zoo.pull import pull
 
     notice = licence_line(name, ENTRIES[name].licence)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
-from restore.cli.models import ModelEntry, ZooState, allows_commercial_use
+from restore.inventory import CodecEntry, ModelEntry, ZooState, licence_text
 from restore.zoo.cache import Record, Shelf
 from restore.zoo.entry import Entry, ZooFile
 from restore.zoo.pull import Pulled
@@ -41,18 +41,33 @@ def model_lines(entry: ModelEntry) -> list[str]:
     default = ", default" if entry.default else ""
     weights = size_text(entry.weights_bytes) if entry.weights else "not here"
     base = f"; stands on: {entry.base}" if entry.base else ""
-    lines = [
+    return [
         f"{entry.name} ({scale}{default}): {entry.summary}",
         f"    number formats: {', '.join(entry.dtypes)}; weights: {weights}{base}",
         f"    licence of the weights: {licence_text(entry.licence)}",
+        *_lacking(entry),
     ]
+
+
+def codec_lines(entry: CodecEntry) -> list[str]:
+    """What a person reads about one codec."""
+    rates = " ".join(f"{rate:g}" for rate in entry.rates)
+    weights = size_text(entry.weights_bytes) if entry.weights else "not here"
+    base = f"; stands on: {entry.base}" if entry.base else ""
+    return [
+        f"{entry.name} (codec{', default' if entry.default else ''}): {entry.summary}",
+        f"    rates in bits per pixel: {rates}",
+        f"    number formats: {', '.join(entry.dtypes)}; weights: {weights}{base}",
+        f"    licence of the weights: {licence_text(entry.licence)}",
+        *_lacking(entry),
+    ]
+
+
+def _lacking(entry: ModelEntry | CodecEntry) -> list[str]:
+    """Why it cannot be used now, where that is so."""
     if entry.missing:
-        lines.append(
-            f"    missing: {', '.join(entry.missing)}; run: restore models pull {entry.name}"
-        )
-    elif entry.problem:
-        lines.append(f"    problem: {entry.problem}")
-    return lines
+        return [f"    missing: {', '.join(entry.missing)}; run: restore models pull {entry.name}"]
+    return [f"    problem: {entry.problem}"] if entry.problem else []
 
 
 def zoo_lines(state: ZooState) -> list[str]:
@@ -63,11 +78,6 @@ def zoo_lines(state: ZooState) -> list[str]:
         f"{state.name} ({state.kind}, {size}): {state.summary}",
         f"    {here}; licence: {licence_text(state.licence)}",
     ]
-
-
-def licence_text(licence: str) -> str:
-    """A licence, marked where it may not allow commercial use."""
-    return licence + ("" if allows_commercial_use(licence) else " (check it before commercial use)")
 
 
 def entry_values(entry: Entry) -> dict[str, Any]:

@@ -54,13 +54,6 @@ def count(done: int, total: int | None) -> str:
     return f"{done}" if total is None else f"{done} of {total}"
 
 
-def clock(seconds: float) -> str:
-    """`0:07`, `12:30` or `1:02:03`."""
-    minutes, rest = divmod(max(0, round(seconds)), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
-
-
 def _start_bar() -> tuple[Progress, TaskID]:
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn

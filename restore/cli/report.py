@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from restore.cli.app import FAILED, say_json
-from restore.cli.progress import Meter, clock
+from restore.cli.progress import Meter
+from restore.durations import clock
 
 if TYPE_CHECKING:
     from restore.cli.options import Session

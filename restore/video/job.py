@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import av
 
-from restore.config import EngineConfig, VideoConfig, parse_time
+from restore.config import EngineConfig, VideoConfig
+from restore.durations import parse_time
 from restore.errors import InputError, OutputError, RestoreError
 from restore.streaming import FrameStream
 from restore.tags import tags_of

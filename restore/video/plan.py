@@ -8,7 +8,8 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any, TypeVar
 
-from restore.config import VideoConfig, output_size, parse_time
+from restore.config import VideoConfig, output_size
+from restore.durations import parse_time
 from restore.engine import describe, fitting
 from restore.errors import InputError, OptionError, OutputError
 from restore.video.containers import ContainerPlan, plan_container

@@ -82,7 +82,9 @@ def test_tensors_that_the_copy_engine_cannot_read_lose_only_it() -> None:
 
 def test_blocks_with_a_valid_length_do_not_spill() -> None:
     tiles = TILES["forward"][128]
-    check(sm90.compiled(kernel("forward"), "bf16", 128, tiles, bulk=True, valid=True), tiles)
+    code = sm90.compiled(kernel("forward"), "bf16", 128, tiles, bulk=True, valid=True)
+    check(code, tiles)
+    assert (code.number("STL"), code.number("LDL")) == (0, 0)
 
 
 def test_the_check_sees_a_serialised_kernel() -> None:

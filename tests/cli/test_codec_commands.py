@@ -11,10 +11,11 @@ from click.testing import CliRunner, Result
 from codec.fake_codec import FakeCodec, fake, weights
 from PIL import Image
 
-from restore.cli.codec_models import codec_lines, describe_codec
 from restore.cli.commands import app
+from restore.cli.model_lines import codec_lines
 from restore.codec_config import CompressConfig, DecompressConfig, parse_bytes, parse_quality
 from restore.errors import OptionError
+from restore.inventory import describe_codec
 from restore.registry import CODECS, codec_class
 
 __all__ = ["fake", "weights"]
@@ -33,8 +34,8 @@ def photo(
 ) -> Path:
     """A picture in the current folder, and the fake codec by its name."""
     monkeypatch.setattr("restore.registry.codec_class", lambda name: fake)
-    monkeypatch.setattr("restore.cli.codec_models.codec_class", lambda name: fake)
-    monkeypatch.setattr("restore.cli.models.locate_weights", lambda name: weights)
+    monkeypatch.setattr("restore.inventory.codec_class", lambda name: fake)
+    monkeypatch.setattr("restore.inventory.locate_weights", lambda name: weights)
     monkeypatch.chdir(tmp_path)
     Image.effect_noise((100, 80), 50).convert("RGB").save("photo.png")
     return Path("photo.png")

@@ -16,8 +16,8 @@ import torch
 from click.testing import CliRunner, Result
 
 import restore.cli.commands
-import restore.cli.models
 import restore.image.job
+import restore.inventory
 import restore.video
 from restore.batch import BatchReport, BatchStatus
 from restore.batch.events import ItemDone, ItemRetried, WorkerLost
@@ -683,7 +683,7 @@ def test_a_restricted_licence_is_said(
     ],
 )
 def test_which_licences_allow_commercial_use(licence: str, free: bool) -> None:
-    assert restore.cli.models.allows_commercial_use(licence) is free
+    assert restore.inventory.allows_commercial_use(licence) is free
 
 
 def test_models_are_listed_with_scale_licence_and_weights() -> None:

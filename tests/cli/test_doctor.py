@@ -74,7 +74,7 @@ def test_it_works_where_hardly_anything_can_be_imported(monkeypatch: pytest.Monk
     for name in ("torch", "av", "PIL", "PIL.features", "numpy", "restore.weights"):
         monkeypatch.setitem(sys.modules, name, None)
     for name in (
-        "restore.cli.models",
+        "restore.inventory",
         "restore.memory",
         "restore.engine",
         "restore.video.encoders",

@@ -16,7 +16,7 @@ from click.testing import CliRunner, Result
 from zoo.hosts import Host, running_host
 
 from restore.cli.commands import app
-from restore.cli.models import describe_model, licence_notice
+from restore.inventory import describe_model, licence_notice
 from restore.method import MethodSpec
 from restore.nested_weights import open_nested
 from restore.registry import METHODS

@@ -17,7 +17,8 @@ import pytest
 from PIL import Image
 
 import restore
-from restore.cli.progress import Meter, clock, count
+from restore.cli.progress import Meter, count
+from restore.durations import clock
 from restore.registry import CODECS, METHODS
 
 PROGRAM = [sys.executable, "-m", "restore"]

@@ -9,8 +9,8 @@ import sys
 
 import pytest
 
-from restore.cli.models import allows_commercial_use
 from restore.errors import OptionError
+from restore.inventory import allows_commercial_use
 from restore.zoo.cache import Shelf, is_pickle
 from restore.zoo.entries import ENTRIES, find_entry
 from restore.zoo.pull import with_needs

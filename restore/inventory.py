@@ -1,4 +1,7 @@
-"""What `restore models` and `restore doctor` know about methods, and about the weights they use."""
+"""What there is to run: methods, codecs and weights, whether they are here, and under what terms.
+
+`restore models`, `restore doctor` and the web page show it.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,14 @@ from pathlib import Path
 
 from restore.errors import MissingExtraError, RestoreError, WeightsError
 from restore.method import MethodSpec
-from restore.registry import CODECS, DEFAULT_METHOD, METHODS, method_class
+from restore.registry import (
+    CODECS,
+    DEFAULT_CODEC,
+    DEFAULT_METHOD,
+    METHODS,
+    codec_class,
+    method_class,
+)
 from restore.zoo.cache import Shelf
 from restore.zoo.entries import ENTRIES
 from restore.zoo.entry import Entry
@@ -45,6 +55,42 @@ class ModelEntry:
     """Its weight file or folder, or None when that is missing."""
     weights_bytes: int
     """Size of the weight file or of the files of their folder, 0 when it is missing."""
+    base: str
+    """Pretrained model that it stands on; empty when it needs none."""
+    ready: bool
+    """Whether it can be used now."""
+    missing: tuple[str, ...]
+    """Names for `restore models pull` of what it lacks."""
+    problem: str | None
+    """Why it cannot be used now and what to do, or None."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class CodecEntry:
+    """One registered codec and the state of its weights."""
+
+    name: str
+    """Name for `-n`."""
+    kind: str = "codec"
+    """Tells it from the methods and weights that are listed beside it."""
+    default: bool
+    """Whether it runs when no codec is named."""
+    rates: tuple[float, ...]
+    """Its rates in bits per pixel."""
+    dtypes: tuple[str, ...]
+    """Number formats it gives correct results in."""
+    licence: str
+    """Licence of its weights."""
+    commercial_use: bool
+    """Whether that licence is known to allow commercial use."""
+    summary: str
+    """One line on what it does."""
+    source: str
+    """Paper or repository it comes from."""
+    weights: Path | None
+    """Its weight file, or None when that is missing."""
+    weights_bytes: int
+    """Size of the weight file, 0 when it is missing."""
     base: str
     """Pretrained model that it stands on; empty when it needs none."""
     ready: bool
@@ -131,6 +177,37 @@ def describe_model(name: str) -> ModelEntry:
     )
 
 
+def list_codecs() -> list[CodecEntry]:
+    """An entry for each codec of the registry, by name."""
+    return [describe_codec(name) for name in sorted(CODECS)]
+
+
+def describe_codec(name: str) -> CodecEntry:
+    """The entry of the codec `name`.
+
+    Raises:
+        OptionError: no codec has that name.
+    """
+    spec = codec_class(name).spec
+    weights, missing, problem = weights_state(name, spec.base)
+    return CodecEntry(
+        name=name,
+        default=name == DEFAULT_CODEC,
+        rates=tuple(sorted(rate.bpp for rate in spec.rates)),
+        dtypes=spec.dtypes,
+        licence=spec.licence,
+        commercial_use=own_or_base_notice(name, spec.licence, spec.base) is None,
+        summary=spec.summary,
+        source=spec.source,
+        weights=weights,
+        weights_bytes=bytes_of(weights) if weights else 0,
+        base=spec.base,
+        ready=problem is None,
+        missing=missing,
+        problem=problem,
+    )
+
+
 def weights_state(name: str, base: str) -> tuple[Path | None, tuple[str, ...], str | None]:
     """The weights of a method or codec that stands on `base`.
 
@@ -211,3 +288,8 @@ def licence_line(name: str, licence: str) -> str | None:
         f"the weights of '{name}' are under '{licence}': check it before any commercial use of the "
         "results"
     )
+
+
+def licence_text(licence: str) -> str:
+    """A licence, marked where it may not allow commercial use."""
+    return licence + ("" if allows_commercial_use(licence) else " (check it before commercial use)")
