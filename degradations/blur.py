@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from restore.degradations.draw import pick_each, uniform
-from restore.degradations.filtering import filter_each, filter_round
+from restore.degradations.filtering import filter_each
 from restore.degradations.kernels import (
     defocus_kernels,
     gaussian_kernels,
@@ -189,20 +189,26 @@ class Blur:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Sharpen:
-    """Unsharp mask where there is an edge, as Real-ESRGAN prepares its good pictures.
+    """Unsharp mask: as Real-ESRGAN prepares its good pictures, or as a camera hands out its own.
 
-    The difference d from a wide Gaussian is added `amount` times where |d| is above `threshold`;
-    the border between there and elsewhere is smoothed by the same Gaussian.
+    The difference d from a Gaussian is added `amount` times where |d| is above `threshold`; the
+    border between there and elsewhere is smoothed by the same Gaussian.
     """
 
     prob: float = 1.0
     """Probability, for each picture."""
-    amount: float = 0.5
+    amount: tuple[float, float] = (0.5, 0.5)
     """How much of the difference is added."""
-    sigma: float = 8.0
+    sigma: tuple[float, float] = (8.0, 8.0)
     """Deviation of the Gaussian in pixels. OpenCV takes 8 for the published side of 51."""
     threshold: float = 10.0
-    """Difference in steps of 1/255 that makes an edge."""
+    """Difference in steps of 1/255 that makes an edge; 0 = everything is sharpened, noise too."""
+
+    def __post_init__(self) -> None:
+        check_prob("sharpen prob", self.prob)
+        check_range("sharpen amount", self.amount, high=10)
+        check_range("sharpen sigma", self.sigma, low=0.05, high=50)
+        check_range("sharpen threshold", (self.threshold, self.threshold), high=255)
 
     @property
     def shared(self) -> bool:
@@ -210,8 +216,11 @@ class Sharpen:
         return False
 
     def draw(self, count: int, generator: torch.Generator) -> Draws:
-        """Nothing is drawn."""
-        return {}
+        """Amount and deviation of each."""
+        return {
+            "amount": uniform(count, *self.amount, generator=generator),
+            "sigma": uniform(count, *self.sigma, generator=generator),
+        }
 
     def drifts(self) -> dict[str, Drift]:
         """Nothing moves."""
@@ -221,16 +230,20 @@ class Sharpen:
         self, pictures: Tensor, draws: Draws, generator: torch.Generator, scene: Scene
     ) -> Tensor:
         """Sharpen `(N, C, H, W)`."""
-        size = 2 * math.ceil(3.2 * self.sigma) + 1
-        difference = pictures - filter_round(pictures, self.sigma, size=size)
+        size = 2 * math.ceil(3.2 * self.sigma[1]) + 1
+        spread = draws["sigma"].cpu()
+        kernels = gaussian_kernels(spread, spread, torch.zeros_like(spread), size=size)
+        difference = pictures - filter_each(pictures, kernels)
+        amount = draws["amount"].to(pictures)[:, None, None, None]
+        sharp = (pictures + amount * difference).clamp(0, 1)
+        if self.threshold == 0:
+            return sharp
         edges = (difference.abs() * 255 > self.threshold).to(pictures)
-        share = filter_round(edges, self.sigma, size=size)
-        sharp = (pictures + self.amount * difference).clamp(0, 1)
-        return torch.lerp(pictures, sharp, share)
+        return torch.lerp(pictures, sharp, filter_each(edges, kernels))
 
     def told(self, draws: dict[str, Any]) -> dict[str, Any]:
         """What a record says of one picture."""
-        return {"amount": self.amount, "sigma": self.sigma}
+        return draws
 
 
 def _exponent(count: int, low: float, high: float, *, generator: torch.Generator) -> Tensor:

@@ -9,8 +9,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from restore.degradations.kernels import gaussian_kernels
-
 _SMALL = 17
 """In torch, kernels up to this side are summed directly, larger ones through the Fourier transform:
 4.4 against 5.6 ms at side 15, 26 against 14 ms at 21 with four times the pixels."""
@@ -41,19 +39,6 @@ def filter_each(pictures: Tensor, kernels: Tensor) -> Tensor:
     kernels = _trimmed(kernels.cpu()).to(pictures)
     padded = mirrored(pictures, kernels.shape[-1] // 2)
     return (_direct if kernels.shape[-1] <= _SMALL else _through_fourier)(padded, kernels)
-
-
-def filter_round(pictures: Tensor, sigma: float, *, size: int) -> Tensor:
-    """Blur all pictures by the same round Gaussian.
-
-    Args:
-        pictures: `(B, C, H, W)` of any size.
-        sigma: standard deviation in pixels.
-        size: side of the kernel in pixels, odd.
-    """
-    spread = torch.full((1,), sigma)
-    kernel = gaussian_kernels(spread, spread, torch.zeros(1), size=size)
-    return filter_each(pictures, kernel.expand(len(pictures), -1, -1))
 
 
 def _is_plain(pictures: Tensor) -> bool:

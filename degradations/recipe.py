@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from restore.degradations.blur import Blur
+from restore.degradations.blur import Blur, Sharpen
 from restore.degradations.codec import Codec
 from restore.degradations.compression import Jpeg
 from restore.degradations.draw import chance
@@ -32,6 +32,9 @@ class Recipe:
     base: int | None = None
     """Factor between the good picture and what the steps call the bad one; None = the scale that
     is asked for. A recipe with a base of 4 makes the same picture at any scale, resampled."""
+
+
+_PROBS = ("blur", "anisotropic", "detour", "noise", "gray", "sharpen", "jpeg", "codec")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -63,6 +66,13 @@ class DegradationRecipe:
     """Strength of photon noise."""
     gray_prob: float = 0.4
     """Probability of noise without colour."""
+    sharpen_prob: float = 0.0
+    """Probability of an unsharp mask on the bad picture, between its noise and its JPEG, as cameras
+    do it: halos that a network should take back rather than enlarge."""
+    sharpen_amount: tuple[float, float] = (0.1, 1.0)
+    """How much of the difference from the blurred picture that mask adds."""
+    sharpen_sigma: tuple[float, float] = (0.6, 2.0)
+    """Deviation of its blur in pixels of the bad picture."""
     jpeg_prob: float = 0.6
     """Probability of each JPEG."""
     jpeg_quality: tuple[float, float] = (40, 95)
@@ -73,7 +83,7 @@ class DegradationRecipe:
     """Its constant quality on x264's scale."""
 
     def __post_init__(self) -> None:
-        for name in ("blur", "anisotropic", "detour", "noise", "gray", "jpeg", "codec"):
+        for name in _PROBS:
             check_prob(f"{name}_prob", getattr(self, f"{name}_prob"))
         check_range("detour_range", self.detour_range, low=1e-3, high=4)
 
@@ -113,9 +123,21 @@ class DegradationRecipe:
             _perhaps(self.detour_prob, detour),
             Step(name="shrink", resize=Resize(to="bad", antialias=True)),
             Step(noise=noise),
+            *self._camera_sharpening(),
             Step(jpeg=jpeg),
             Step(codec=codec),
         )
+
+    def _camera_sharpening(self) -> tuple[Step, ...]:
+        if self.sharpen_prob == 0:  # no step, no draws: seeds keep the pictures they had before
+            return ()
+        mask = Sharpen(
+            prob=self.sharpen_prob,
+            amount=self.sharpen_amount,
+            sigma=self.sharpen_sigma,
+            threshold=0,
+        )
+        return (Step(sharpen=mask),)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -5,13 +5,14 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from degradation_scenes import generator, noise_pictures
+from degradation_scenes import blurred, generator, noise_pictures
 from torch import Tensor
 
 from restore.degradations.blur import Sharpen, random_blur
-from restore.degradations.filtering import filter_each, filter_round, mirrored
+from restore.degradations.filtering import filter_each, mirrored
 from restore.degradations.kernels import gaussian_kernels
 from restore.degradations.step import Scene
+from restore.errors import OptionError
 
 
 def by_definition(pictures: Tensor, kernels: Tensor) -> Tensor:
@@ -86,13 +87,38 @@ def test_blur_takes_away_detail() -> None:
     assert float(blurred.var()) < 0.5 * float(x.var())
 
 
-def test_sharpening_steepens_edges_and_leaves_flat_parts_alone() -> None:
+def sharpened(kind: Sharpen, x: Tensor) -> Tensor:
+    draws = kind.draw(len(x), generator())
+    return kind.apply(x, draws, generator(), Scene(good=(40, 160), bad=(10, 40)))
+
+
+def soft_edge() -> Tensor:
     x = torch.full((1, 3, 40, 160), 0.3)
     x[..., 80:] = 0.7
-    soft = filter_round(x, 2.0, size=13)
-    y = Sharpen().apply(soft, {}, generator(), Scene(good=(40, 160), bad=(10, 40)))
+    return blurred(x, 2.0, size=13)
+
+
+def test_sharpening_steepens_edges_and_leaves_flat_parts_alone() -> None:
+    soft = soft_edge()
+    y = sharpened(Sharpen(), soft)
     slope = (soft[..., 80] - soft[..., 79]).mean()
     assert float((y[..., 80] - y[..., 79]).mean()) > 1.1 * float(slope)
     torch.testing.assert_close(y[..., :30], soft[..., :30], atol=1e-4, rtol=0)
     assert float(y.min()) >= 0
     assert float(y.max()) <= 1
+
+
+def test_a_camera_sharpens_small_differences_too_each_picture_by_its_own_amount() -> None:
+    faint = (0.5 + 0.02 * (soft_edge() - 0.5)).repeat(8, 1, 1, 1)  # 2 steps of 255 high
+    y = sharpened(Sharpen(amount=(0.2, 1.0), sigma=(1, 3), threshold=0), faint)
+    halo = y.amax(dim=(1, 2, 3)) - faint.amax(dim=(1, 2, 3))
+    assert bool((halo > 1e-6).all())
+    assert len(set(halo.tolist())) == 8
+    torch.testing.assert_close(sharpened(Sharpen(amount=(0, 0), threshold=0), faint), faint)
+    torch.testing.assert_close(sharpened(Sharpen(), faint), faint)
+
+
+def test_a_mask_that_cannot_be_is_refused() -> None:
+    for wrong in ({"amount": (1, 0.5)}, {"sigma": (0, 2)}, {"threshold": -1}, {"prob": 2}):
+        with pytest.raises(OptionError, match="sharpen"):
+            Sharpen(**wrong)  # type: ignore[arg-type]

@@ -93,6 +93,18 @@ def test_a_recipe_of_nothing_only_resamples() -> None:
     assert [step["step"] for step in record["steps"]] == ["shrink"]
 
 
+def test_a_camera_sharpens_between_the_noise_and_the_jpeg() -> None:
+    clean = DegradationRecipe(blur_prob=1, detour_prob=0, noise_prob=1, jpeg_prob=1)
+    recipe = replace(clean, sharpen_prob=1, sharpen_amount=(0.3, 0.9), sharpen_sigma=(1, 2))
+    bad, (record, *_) = degrade_recorded(noise_pictures(), generator(), recipe, scale=4)
+    steps = [step["step"] for step in record["steps"]]
+    assert steps == ["blur", "shrink", "noise", "sharpen", "jpeg"]
+    mask = record["steps"][3]
+    assert 0.3 <= mask["amount"] <= 0.9
+    assert 1 <= mask["sigma"] <= 2
+    assert float(bad.var()) > float(degrade(noise_pictures(), generator(), clean, scale=4).var())
+
+
 def test_good_pictures_are_left_as_they_are() -> None:
     good = noise_pictures(2)
     before = good.clone()
