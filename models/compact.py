@@ -33,6 +33,7 @@ class Compact:
         options=("fidelity", "denoise"),
         recurrent=True,
         bytes_per_pixel=2600,
+        segment_on_cpu=120,
         source="this package; see restore/assets/compact.md",
     )
 

@@ -54,6 +54,9 @@ class FlashVSR:
         options=("tiling", "decoder", "sparse_ratio", "local_range", "compile"),
         enlarges_alpha=False,
         bytes_per_pixel=BYTES_PER_CHANNEL * FULL_CHANNELS[-1] * LATER_FRAMES,
+        # What it remembers is written at each such point: half a gigabyte and more.
+        segment=480,
+        segment_on_cpu=40,
         color_fix="adain",
         licence="Apache-2.0",
         source="https://github.com/OpenImagingLab/FlashVSR (arXiv 2510.12747)",

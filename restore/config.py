@@ -327,8 +327,12 @@ class VideoConfig(SizeConfig):
         "--temporal/--no-temporal",
         help="Go on from the frame before, so that nothing flickers; off = each frame by itself.",
     )
-    segment: int = flag(
-        120, "--segment", metavar="FRAMES", help="Frames between two points of resuming, 1 or more."
+    segment: int | None = flag(
+        None,
+        "--segment",
+        metavar="FRAMES",
+        help="Frames between two points of resuming, 1 or more; default: 120 for the models in the "
+        "package, fewer where a frame takes long.",
     )
     resume: bool = flag(False, "--resume", help="Go on with the unfinished work of an earlier run.")
     overwrite: bool = flag(False, "--overwrite", help="Replace a result that is already there.")
@@ -343,7 +347,7 @@ class VideoConfig(SizeConfig):
             raise OptionError(
                 f"scene threshold {self.scene_threshold:g} is not possible; give 0 to 1"
             )
-        if self.segment < 1:
+        if self.segment is not None and self.segment < 1:
             raise OptionError(f"segment {self.segment} is not possible; give 1 frame or more")
         for pair in self.encoder_option:
             if "=" not in pair.strip("="):

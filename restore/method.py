@@ -73,6 +73,10 @@ class MethodSpec:
     detail."""
     bytes_per_pixel: int = 4096
     """Peak working memory of `restore` in bytes per input pixel, in fp32."""
+    segment: int = 120
+    """Frames of a clip between two points of resuming on a GPU, unless asked otherwise."""
+    segment_on_cpu: int = 24
+    """The same on a CPU, where a frame may take minutes."""
     color_fix: ColorFix = "none"
     """Colour correction that belongs to the method when the user does not choose one."""
     licence: str = "Apache-2.0"

@@ -36,7 +36,7 @@ from restore.streaming import FrameStream
 from restore.video import journal as journals
 from restore.video import pipeline
 from restore.video.decode import Frame
-from restore.video.job import pixel_settings, restore_video
+from restore.video.job import pixel_settings, restore_video, segment_length
 from restore.video.journal import Ending, Journal, Segment
 from restore.video.lock import LOCK
 from restore.video.plan import VideoPlan, plan_video
@@ -95,11 +95,12 @@ def divide(clip: Clip, store: Store, restorer: Restorer, *, workers: int) -> tup
     """
     config, spec = clip.plan.config, restorer.spec
     frames = clip.plan.frames
-    short = frames is not None and frames < 2 * config.segment
+    segment = segment_length(config, restorer)
+    short = frames is not None and frames < 2 * segment
     if workers < 2 or short or not can_be_split(spec, temporal=config.temporal):
         return ()
     scan = scan_clip(clip.plan.info, threshold=config.scene_threshold, tile=restorer.tile)
-    pieces = split(scan, spec, segment=config.segment, workers=workers, temporal=config.temporal)
+    pieces = split(scan, spec, segment=segment, workers=workers, temporal=config.temporal)
     if len(pieces) > 1:
         file = clip.plan.path.parent / SCAN
         scan.save(file)
@@ -110,7 +111,7 @@ def divide(clip: Clip, store: Store, restorer: Restorer, *, workers: int) -> tup
 def why_whole(clip: Clip, restorer: Restorer, *, workers: int) -> tuple[str, ...]:
     """A note on a long clip that one worker has to do alone."""
     config, frames = clip.plan.config, clip.plan.frames
-    if workers < 2 or (frames is not None and frames < 2 * config.segment):
+    if workers < 2 or (frames is not None and frames < 2 * segment_length(config, restorer)):
         return ()
     spec = restorer.spec
     if not can_be_split(spec, temporal=config.temporal):
@@ -208,7 +209,7 @@ def _run_piece(
         _until(frames, piece.last + restorer.spec.frames_after),
         stream,
         _PieceSink(SegmentSink(work, spec), piece),
-        segment=config.segment,
+        segment=segment_length(plan.config, restorer),
         first=piece.first,
         lead_in=piece.first - piece.begin,
     )

@@ -227,12 +227,20 @@ def pixel_settings(plan: VideoPlan, restorer: Restorer) -> dict[str, Any]:
         "pixel_format": spec.pix_fmt,
         "time_base": str(spec.time_base),
         "scene_threshold": config.scene_threshold,
-        "segment": config.segment,
+        "segment": segment_length(config, restorer),
         "temporal": config.temporal and (restorer.spec.recurrent or restorer.spec.streaming),
         "start": None if config.start is None else parse_time(config.start),
         "end": None if config.end is None else parse_time(config.end),
         "libavcodec": ".".join(map(str, av.library_versions["libavcodec"])),
     }
+
+
+def segment_length(config: VideoConfig, restorer: Restorer) -> int:
+    """Frames between two points of resuming: as asked for, or what the method finds right."""
+    if config.segment is not None:
+        return config.segment
+    spec, on_cpu = restorer.spec, restorer.device.type == "cpu"
+    return spec.segment_on_cpu if on_cpu else spec.segment
 
 
 def _restore(
@@ -253,7 +261,7 @@ def _restore(
         ),
         stream,
         SegmentSink(work, spec),
-        segment=config.segment,
+        segment=segment_length(config, restorer),
         first=first,
         lead_in=before,
         on_frame=report.frame,

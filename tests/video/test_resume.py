@@ -12,9 +12,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
+from fake_method import fake_restorer
 from video.fakes import FRAMES, SEGMENT, FakeRestorer, at, fail, run_job, same_frames, video_frames
 from video.films import make_film
 
+from restore.config import VideoConfig
 from restore.errors import OutputError
 from restore.video import encode, job, mux, restore_video
 from restore.video import journal as journals
@@ -324,3 +327,15 @@ def test_a_lost_segment_is_made_again(tmp_path: Path, source: Path, undisturbed:
     last.write_bytes(last.read_bytes()[:-9])
     assert run_job(source, output=str(output), resume=True).resumed_frames == 5
     assert same_frames(output, undisturbed)
+
+
+def test_points_of_resuming_are_closer_where_a_frame_takes_long(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    slow = fake_restorer(monkeypatch, tmp_path)
+    assert job.segment_length(VideoConfig(), slow) == 24
+    assert job.segment_length(VideoConfig(segment=7), slow) == 7
+    slow.device = torch.device("cuda")
+    assert job.segment_length(VideoConfig(), slow) == 120
+    fast = fake_restorer(monkeypatch, tmp_path, spec={"segment_on_cpu": 90})
+    assert job.segment_length(VideoConfig(), fast) == 90
