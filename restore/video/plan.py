@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -148,7 +149,8 @@ def _expected_frames(info: ClipInfo, config: VideoConfig) -> int | None:
             f"{info.path} ends at {info.duration:.3f} s, before the start at {config.start}; "
             "give an earlier --start"
         )
-    return max(1, round((end - start) * info.frame_rate))
+    # A frame begins at 0, at 1 / rate and so on; a duration is rounded, to milliseconds as a rule.
+    return max(1, math.ceil((end - start) * info.frame_rate - 0.1))
 
 
 def clip_warnings(info: ClipInfo) -> list[str]:

@@ -79,6 +79,15 @@ def test_a_dry_run_writes_nothing(tmp_path: Path, source: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+def test_the_frames_of_a_range_are_counted_before_it_is_done(tmp_path: Path) -> None:
+    film = make_film(tmp_path / "a.mp4", pts=[512 * i for i in range(40)])  # 25 a second
+    for end in ("0.12", "0.13", "0.16", "0.17", "1.6", "9"):
+        output = str(tmp_path / "out.mp4")
+        settings: dict[str, Any] = {"output": output, "end": end, "overwrite": True}
+        told = run_job(film, dry_run=True, **settings).plan.frames
+        assert told == run_job(film, **settings).frames, end
+
+
 def test_the_input_is_never_the_output(tmp_path: Path, source: Path) -> None:
     copy = tmp_path / "clip.mp4"
     copy.write_bytes(source.read_bytes())
