@@ -30,17 +30,13 @@ FREE_LICENCES = ("apache", "mit", "bsd", "isc", "cc0", "cc-by-4", "cc-by-sa", "o
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class ModelEntry:
-    """One registered method and the state of its weights."""
+class Registered:
+    """What can be named with `-n`, and the state of its weights."""
 
     name: str
     """Name for `-n`."""
-    kind: str = "method"
-    """Tells it from the weights that are listed beside it."""
     default: bool
-    """Whether it runs when no model is named."""
-    scale: int | None
-    """Output pixels per input pixel along each side; None when the method cannot be loaded."""
+    """Whether it runs when nothing is named."""
     dtypes: tuple[str, ...]
     """Number formats it gives correct results in."""
     licence: str
@@ -66,39 +62,23 @@ class ModelEntry:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class CodecEntry:
-    """One registered codec and the state of its weights."""
+class ModelEntry(Registered):
+    """One registered method."""
 
-    name: str
-    """Name for `-n`."""
+    kind: str = "method"
+    """Tells it from the codecs and weights that are listed beside it."""
+    scale: int | None
+    """Output pixels per input pixel along each side; None when the method cannot be loaded."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class CodecEntry(Registered):
+    """One registered codec."""
+
     kind: str = "codec"
     """Tells it from the methods and weights that are listed beside it."""
-    default: bool
-    """Whether it runs when no codec is named."""
     rates: tuple[float, ...]
     """Its rates in bits per pixel."""
-    dtypes: tuple[str, ...]
-    """Number formats it gives correct results in."""
-    licence: str
-    """Licence of its weights."""
-    commercial_use: bool
-    """Whether that licence is known to allow commercial use."""
-    summary: str
-    """One line on what it does."""
-    source: str
-    """Paper or repository it comes from."""
-    weights: Path | None
-    """Its weight file, or None when that is missing."""
-    weights_bytes: int
-    """Size of the weight file, 0 when it is missing."""
-    base: str
-    """Pretrained model that it stands on; empty when it needs none."""
-    ready: bool
-    """Whether it can be used now."""
-    missing: tuple[str, ...]
-    """Names for `restore models pull` of what it lacks."""
-    problem: str | None
-    """Why it cannot be used now and what to do, or None."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
