@@ -10,8 +10,7 @@ from restore.config import ColorFixChoice, EngineConfig
 from restore.demo_config import DemoConfig
 from restore.engine import Restorer, SomeConfig, fitting
 from restore.inventory import (
-    CodecEntry,
-    ModelEntry,
+    Registered,
     licence_notice,
     licence_text,
     list_codecs,
@@ -129,7 +128,7 @@ def codec_notices(codec: str) -> tuple[str, ...]:
 
 def models_table() -> str:
     """All models and codecs as Markdown, with how to get what is missing."""
-    entries: list[ModelEntry | CodecEntry] = [*list_models(), *list_codecs()]
+    entries: list[Registered] = [*list_models(), *list_codecs()]
     lines = ["| model | what it does | licence of its weights | state |", "|---|---|---|---|"]
     for entry in sorted(entries, key=lambda entry: not entry.ready):
         licence = licence_text(entry.licence)
@@ -137,7 +136,7 @@ def models_table() -> str:
     return "\n".join(lines)
 
 
-def _state(entry: ModelEntry | CodecEntry) -> str:
+def _state(entry: Registered) -> str:
     if entry.ready:
         return "ready"
     if entry.missing:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
-from restore.inventory import CodecEntry, ModelEntry, ZooState, licence_text
+from restore.inventory import CodecEntry, ModelEntry, Registered, ZooState, licence_text
 from restore.zoo.cache import Record, Shelf
 from restore.zoo.entry import Entry, ZooFile
 from restore.zoo.pull import Pulled
@@ -63,7 +63,7 @@ def codec_lines(entry: CodecEntry) -> list[str]:
     ]
 
 
-def _lacking(entry: ModelEntry | CodecEntry) -> list[str]:
+def _lacking(entry: Registered) -> list[str]:
     """Why it cannot be used now, where that is so."""
     if entry.missing:
         return [f"    missing: {', '.join(entry.missing)}; run: restore models pull {entry.name}"]
