@@ -8,6 +8,8 @@ from pathlib import Path
 import psutil
 import torch
 
+from restore.allocator import idle_bytes
+
 SHARE = 0.5
 """Part of the free memory that one tile may take; the rest is for the picture and others."""
 CPU_TILE = 512
@@ -24,7 +26,7 @@ def free_memory(device: torch.device) -> int:
         return int(free + reserved)
     free = psutil.virtual_memory().available
     limit = container_memory(Path("/sys/fs/cgroup"))
-    return int(free if limit is None else min(free, limit))
+    return int(free if limit is None else min(free, limit)) + idle_bytes()
 
 
 def container_memory(root: Path) -> int | None:

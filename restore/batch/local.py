@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from multiprocessing import connection
 from typing import Any
 
+from restore.allocator import keep_large_blocks
 from restore.batch.events import BatchEvent, WorkerLost, WorkerStarted
 from restore.batch.pool import STARTS
 from restore.batch.tasks import Answer, Finished, Setup, Task
@@ -164,6 +165,7 @@ def _main(pipe: connection.Connection[Any, Any], setup: Setup, number: int, room
         os.environ["CUDA_VISIBLE_DEVICES"] = room.gpu
     if room.threads is not None:
         os.environ.setdefault("OMP_NUM_THREADS", str(room.threads))
+    keep_large_blocks()
     from restore.batch.work import Worker  # loads torch, which looks at the environment
 
     try:

@@ -21,6 +21,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from restore.allocator import keep_large_blocks
 from restore.batch.events import BatchEvent, WorkerLost, WorkerStarted
 from restore.batch.pool import STARTS
 from restore.batch.tasks import Answer, Finished, Setup, Task
@@ -46,6 +47,7 @@ class Actor:
         """Load the model; the number of this process, or what went wrong."""
         from restore.batch.work import Worker
 
+        keep_large_blocks()
         try:
             self._worker = Worker(self._setup, number=self._number)
         except RestoreError as error:

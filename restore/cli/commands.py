@@ -16,6 +16,7 @@ import click
 from click.shell_completion import get_completion_class
 
 import restore
+from restore.allocator import keep_large_blocks
 from restore.cli.app import FAILED, App, exit_on_sigterm, say_json
 from restore.cli.batch_commands import batch
 from restore.cli.codec_commands import compress, decompress, info
@@ -123,6 +124,7 @@ def video(
     live = make_config(LiveConfig, values)
     if len(inputs + more) != 1:
         raise OptionError(f"{len(inputs + more)} clips were given; give one")
+    keep_large_blocks()
     source = (inputs + more)[0]
     if live.stream:
         return _stream(session, source, live)
