@@ -13,9 +13,11 @@ import platform
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+
+from restore.errors import RestoreError
 
 PROGRAM = ("-m", "restore")
 """Arguments that make a Python run the `restore` command of its own environment."""
@@ -122,6 +124,16 @@ def table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
 
 def _cell(value: object) -> str:
     return str(value).replace("|", "\\|").replace("\n", " ")
+
+
+def exit_status(work: Callable[[], object]) -> int:
+    """Do the work of a script: 0 = done, 1 = could not, with one line that says why."""
+    try:
+        work()
+    except (RestoreError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    return 0
 
 
 def parser(module_doc: str | None, *, examples: Sequence[str]) -> argparse.ArgumentParser:

@@ -15,10 +15,10 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from common import machine, parser, table
+from common import exit_status, machine, parser, table
 from PIL import Image, ImageDraw, ImageFont
 
-from restore.errors import InputError, MissingExtraError, RestoreError
+from restore.errors import InputError, MissingExtraError
 from restore.metrics import niqe, pair_by_stem, psnr, ssim
 from restore.niqe import NiqeParameters, load_niqe_parameters
 
@@ -282,16 +282,6 @@ def run(options: argparse.Namespace) -> None:
         print(f"\nside by side: {options.sheet}")
 
 
-def main() -> int:
-    """0 = done, 1 = could not."""
-    options = arguments()
-    try:
-        run(options)
-    except (RestoreError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    return 0
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    OPTIONS = arguments()
+    sys.exit(exit_status(lambda: run(OPTIONS)))

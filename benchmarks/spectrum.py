@@ -17,11 +17,11 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-from common import machine, parser, table
+from common import exit_status, machine, parser, table
 from image_quality import files, read_enlarged, read_reference, read_restored
 from PIL import Image
 
-from restore.errors import InputError, RestoreError
+from restore.errors import InputError
 from restore.metrics import pair_by_stem
 
 EXAMPLES = (
@@ -124,16 +124,6 @@ def run(options: argparse.Namespace) -> None:
         print(table(("cycles per pixel", "amplitude", "coherence", "gain"), list(bands.rows())))
 
 
-def main() -> int:
-    """0 = done, 1 = could not."""
-    options = arguments()
-    try:
-        run(options)
-    except (RestoreError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    return 0
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    OPTIONS = arguments()
+    sys.exit(exit_status(lambda: run(OPTIONS)))
