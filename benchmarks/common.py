@@ -13,7 +13,7 @@ import platform
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -30,9 +30,10 @@ report, command = sys.argv[1], sys.argv[2:]
 start = time.perf_counter()
 status = subprocess.call(command)
 seconds = time.perf_counter() - start
-peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
+used = resource.getrusage(resource.RUSAGE_CHILDREN)
+cpu = used.ru_utime + used.ru_stime
 with open(report, "w") as file:
-    json.dump({"status": status, "seconds": seconds, "peak": peak}, file)
+    json.dump({"status": status, "seconds": seconds, "peak": used.ru_maxrss, "cpu": cpu}, file)
 """
 
 
@@ -48,6 +49,8 @@ class Finished:
     """What it wrote as messages."""
     seconds: float
     """Wall time."""
+    cpu_seconds: float
+    """Time of all processor cores together."""
     peak_mib: float
     """Largest resident memory, in MiB."""
 
@@ -57,8 +60,10 @@ def restore_command(*arguments: str | os.PathLike[str]) -> list[str]:
     return [sys.executable, *PROGRAM, *(os.fspath(argument) for argument in arguments)]
 
 
-def run_measured(command: Sequence[str]) -> Finished:
-    """Run a command to its end and measure it (Linux and macOS)."""
+def run_measured(
+    command: Sequence[str], *, environment: Mapping[str, str] | None = None
+) -> Finished:
+    """Run a command to its end and measure it (Linux and macOS); `environment` None = ours."""
     with tempfile.TemporaryDirectory() as folder:
         report = Path(folder) / "report.json"
         done = subprocess.run(
@@ -67,6 +72,7 @@ def run_measured(command: Sequence[str]) -> Finished:
             text=True,
             errors="replace",
             check=False,
+            env=environment,
         )
         measured = json.loads(report.read_text(encoding="utf-8"))
     unit = 1 if sys.platform == "darwin" else 1024  # macOS counts bytes, Linux KiB
@@ -75,6 +81,7 @@ def run_measured(command: Sequence[str]) -> Finished:
         stdout=done.stdout,
         stderr=done.stderr,
         seconds=measured["seconds"],
+        cpu_seconds=measured["cpu"],
         peak_mib=measured["peak"] * unit / 2**20,
     )
 
