@@ -21,7 +21,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from restore.errors import WorkStopped
-from restore.video.lock import LOCK
+from restore.folder_lock import LOCK
 
 log = logging.getLogger("restore.demo")
 

@@ -22,7 +22,7 @@ from restore.apps.demo.page import build_page, look
 from restore.apps.demo.parts import Server
 from restore.demo_config import LOCAL_HOSTS, DemoConfig, parse_auth
 from restore.errors import OutputError
-from restore.video.lock import LOCK, FolderLock
+from restore.folder_lock import LOCK, FolderLock
 
 log = logging.getLogger("restore.demo")
 

@@ -32,13 +32,13 @@ from restore.batch.tasks import Answer, Piece
 from restore.config import VideoConfig
 from restore.engine import Restorer
 from restore.errors import InputError, OutputError
+from restore.folder_lock import LOCK
 from restore.streaming import FrameStream
 from restore.video import journal as journals
 from restore.video import pipeline
 from restore.video.decode import Frame
 from restore.video.job import pixel_settings, restore_video, segment_length
 from restore.video.journal import Ending, Journal, Segment
-from restore.video.lock import LOCK
 from restore.video.plan import VideoPlan, plan_video
 from restore.video.scenes import LOOKBACK, mark_cuts
 from restore.video.segments import SegmentSink

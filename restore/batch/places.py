@@ -20,7 +20,7 @@ import platformdirs
 from restore.batch.manifest import NAME, Manifest
 from restore.batch.store import WORK, Store
 from restore.errors import InputError, OutputError
-from restore.video.lock import FolderLock
+from restore.folder_lock import FolderLock
 
 _KEY = f"{WORK}/{NAME}"
 

@@ -4,7 +4,7 @@ A work folder lies beside the result and holds finished segments, the journal an
 
     .clip_x4.mp4.restore-parts/
         journal.json    what this module writes; replaced as a whole, never edited
-        lock            the process at work, see `restore.video.lock`
+        lock            the process at work, see `restore.folder_lock`
         000000.nut      finished segments, each playable by itself
         000000.state    what a recurrent method goes on from after the last finished segment
         *.part          work in progress: worthless after a crash

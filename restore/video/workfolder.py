@@ -16,9 +16,9 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 from restore.errors import OutputError
+from restore.folder_lock import LOCK, FolderLock
 from restore.video import journal as journals
 from restore.video.journal import Ending, Journal, Result, Segment, StateFile
-from restore.video.lock import LOCK, FolderLock
 
 log = logging.getLogger("restore.video")
 

@@ -167,7 +167,7 @@ def test_what_a_dead_worker_had_of_a_clip_is_gone_on_with(
 
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(WorkFolder, "add", add)
-            patch.setattr("restore.video.lock.FolderLock.release", lambda self: None)
+            patch.setattr("restore.folder_lock.FolderLock.release", lambda self: None)
             return act(task)
 
     with pytest.raises(KeyboardInterrupt):

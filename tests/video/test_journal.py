@@ -18,6 +18,7 @@ import pytest
 import torch
 
 from restore.errors import OutputError
+from restore.folder_lock import LOCK, FolderLock
 from restore.video import journal as journals
 from restore.video.journal import (
     Ending,
@@ -30,7 +31,6 @@ from restore.video.journal import (
     fingerprint,
     intact,
 )
-from restore.video.lock import LOCK, FolderLock
 from restore.video.workfolder import WorkFolder, writing
 
 SOURCE = {"size": 3, "sha256_ends": "00"}
@@ -339,7 +339,7 @@ def test_a_missing_folder_is_made_and_an_impossible_one_is_an_error(tmp_path: Pa
 def test_a_second_run_is_refused_while_the_first_is_at_work(result: Path) -> None:
     with WorkFolder(result):
         code = (
-            "import sys; from pathlib import Path; from restore.video.lock import FolderLock\n"
+            "import sys; from pathlib import Path; from restore.folder_lock import FolderLock\n"
             "FolderLock(Path(sys.argv[1])).acquire()"
         )
         folder = WorkFolder(result).path

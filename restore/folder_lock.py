@@ -1,4 +1,4 @@
-"""One process at a time in a work folder.
+"""One process at a time in a folder: a clip's work, a batch, a training run.
 
 The lock is a file that only its creator could create; it names the process, so that the lock of a
 killed process is recognised and taken over.
