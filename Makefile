@@ -57,7 +57,7 @@ $(VENV)/bin/python:
 	@command -v $(PYTHON) >/dev/null || { \
 	    echo "$(PYTHON) is not there; install Python 3.11 to 3.13, or choose one with PYTHON=..." >&2; \
 	    exit 1; }
-	@$(PYTHON) -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 13))' || { \
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' || { \
 	    echo "$(PYTHON) is $$($(PYTHON) -V 2>&1); restore needs 3.11 to 3.13: make ... PYTHON=python3.12" >&2; \
 	    exit 1; }
 	@$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); exit 1; }

@@ -43,11 +43,11 @@ class BatchConfig(SizeConfig):
     audio: bool = same_flag(VideoConfig, "audio")
     scene_threshold: float = same_flag(VideoConfig, "scene_threshold")
     temporal: bool = same_flag(VideoConfig, "temporal")
-    segment: int = flag(
-        120,
-        "--segment",
-        metavar="FRAMES",
-        help="Clips are shared out in pieces of one or more of these, 1 frame or more.",
+    segment: int | None = same_flag(
+        VideoConfig,
+        "segment",
+        help="Clips are shared out in pieces of one or more of these, 1 frame or more; default: "
+        "as 'restore video' has it.",
     )
     engine: EngineChoice = flag(
         "local", "--engine", help="Who does the work: processes of this machine, or Ray."

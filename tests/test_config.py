@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from restore.batch_config import BatchConfig
 from restore.config import (
     EngineConfig,
     ImageConfig,
@@ -112,3 +113,8 @@ def test_what_is_no_target_is_refused(text: str) -> None:
 )
 def test_size_of_the_result(settings: dict[str, Any], size: tuple[int, int]) -> None:
     assert output_size(SizeConfig(**settings), 100, 50, 4) == size
+
+
+def test_a_batch_has_the_defaults_of_the_commands_whose_results_it_makes() -> None:
+    assert BatchConfig().pictures() == ImageConfig(overwrite=True)
+    assert BatchConfig().clips() == VideoConfig(overwrite=True, resume=True)

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from restore.attention.backends import BACKENDS as BACKENDS
     from restore.attention.lists import BlockLists as BlockLists
+    from restore.attention.lists import frame_blocks as frame_blocks
     from restore.attention.lists import from_mask as from_mask
     from restore.attention.lists import tile_pattern as tile_pattern
     from restore.attention.lists import to_mask as to_mask
@@ -27,15 +28,20 @@ if TYPE_CHECKING:
     from restore.attention.selection import local_window as local_window
     from restore.attention.selection import pooled as pooled
     from restore.attention.selection import row_topk as row_topk
+    from restore.attention.varlen import adaptive_windows as adaptive_windows
+    from restore.attention.varlen import joint_windows_attention as joint_windows_attention
     from restore.attention.varlen import windows_attention as windows_attention
 
 _LAZY = {
     "BACKENDS": "backends",
     "BlockLists": "lists",
     "RingCache": "ring",
+    "adaptive_windows": "varlen",
     "block_sparse_attention": "operator",
     "flat_topk": "selection",
+    "frame_blocks": "lists",
     "from_mask": "lists",
+    "joint_windows_attention": "varlen",
     "local_window": "selection",
     "pooled": "selection",
     "row_topk": "selection",
@@ -50,9 +56,12 @@ __all__ = [
     "BACKENDS",
     "BlockLists",
     "RingCache",
+    "adaptive_windows",
     "block_sparse_attention",
     "flat_topk",
+    "frame_blocks",
     "from_mask",
+    "joint_windows_attention",
     "local_window",
     "pooled",
     "row_topk",

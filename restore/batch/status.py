@@ -63,7 +63,10 @@ def read_status(target: str | Path) -> BatchStatus:
             with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)) as file:
                 return _read(file, store.url)
         except sqlite3.Error as error:
-            raise InputError(f"the manifest {path} cannot be read ({error})") from error
+            raise InputError(
+                f"the manifest {path} cannot be read ({error}); delete the folder it is "
+                "in, and run the batch again with --overwrite"
+            ) from error
 
 
 def _read(file: sqlite3.Connection, target: str) -> BatchStatus:

@@ -6,9 +6,7 @@ of single frames belongs beside it. Frames are RGB `(3, H, W)`, float, in [0, 1]
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import Any, cast
 
 import cv2
@@ -65,37 +63,13 @@ def _search(current: Tensor, before: Tensor) -> Tensor:
     return torch.from_numpy(np.asarray(flow, np.float32)).permute(2, 0, 1)[None].contiguous()
 
 
-def warping_error(results: Iterable[Tensor], motions: Iterable[Motion], *, scale: int = 1) -> float:
-    """Mean warping error of a clip, times 10,000; lower is steadier.
-
-    Lai et al., "Learning Blind Video Temporal Consistency", ECCV 2018: the mean square of
-    O(t) - W(O(t-1)) over the pixels that are visible in both frames and over the colour channels,
-    where W moves a result along the motion. Taken from results by their own motion it would praise
-    what it should blame, so the motion is that of the input or of the reference.
-
-    Args:
-        results: frames `(3, s H, s W)`; not more than two are held.
-        motions: that of each frame but the first, of pictures `H` x `W`.
-        scale: s.
-
-    Returns:
-        The mean over the frames that show anything of the frame before; NaN where none does.
-    """
-    steps = warping_errors(results, motions, scale=scale)
-    found = [error for error in steps if error == error]
-    return 1e4 * sum(found) / len(found) if found else float("nan")
-
-
-def warping_errors(
-    results: Iterable[Tensor], motions: Iterable[Motion], *, scale: int = 1
-) -> Iterator[float]:
-    """The error of each frame but the first, as `warping_step` gives it."""
-    for (before, result), motion in zip(pairwise(results), motions, strict=True):
-        yield warping_step(result, before, motion, scale=scale)
-
-
 def warping_step(result: Tensor, before: Tensor, motion: Motion, *, scale: int = 1) -> float:
     """Mean square of what changed along the motion, 0 to 1; NaN where nothing is visible twice.
+
+    Lai et al., "Learning Blind Video Temporal Consistency", ECCV 2018: of O(t) - W(O(t-1)) over the
+    pixels that are visible in both frames and over the colour channels, where W moves a result
+    along the motion. Taken from results by their own motion it would praise what it should blame,
+    so the motion is that of the input or of the reference.
 
     Args:
         result: `(3, s H, s W)`.

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
@@ -237,11 +237,6 @@ def _check_use(spec: MetricSpec, config: ReportConfig, *, clips: bool) -> None:
         )
     if spec.kind == "clip" and not clips:
         raise OptionError(f"'{spec.name}' is for clips, and there are only pictures; leave it out")
-
-
-def with_source(spec: MetricSpec, **changes: Any) -> MetricSpec:
-    """The metric with other facts."""
-    return replace(spec, **changes)
 
 
 def own_lines() -> Sequence[tuple[str, str]]:
