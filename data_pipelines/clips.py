@@ -119,6 +119,8 @@ class ClipSource:
         self.side, self.files = side, tuple(files)
         self.shelves = [open_clips(file, frames=frames) for file in self.files]
         self.weights = torch.tensor([file.weight for file in self.files])
+        if not float(self.weights.sum()) > 0:
+            raise OptionError("every clip has the weight 0; give one more than that")
 
     def draw(self, generator: torch.Generator) -> Tensor:
         """`(T, 3, side, side)` in [0, 1], flipped and turned at random."""

@@ -44,12 +44,17 @@ def pack_patches(
 
     Raises:
         InputError: an input cannot be read, or there is none of the right kind.
-        OutputError: the file is there already.
+        OutputError: the file is there already, or cannot be written.
     """
     output = Path(config.output)
     if output.exists() and not config.overwrite:
         raise OutputError(f"{output} is already there; add --overwrite or give another name")
-    output.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        output.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(
+            f"{output.parent} cannot be made ({error.strerror}); give another folder with -o"
+        ) from error
     generator = torch.Generator().manual_seed(config.seed)
     make = _patches if config.frames == 1 else _clips
     pieces = _counted(make(inputs, config, generator), config, progress)
@@ -133,6 +138,8 @@ def _pixels(path: Path) -> int:
     try:
         with Image.open(path) as picture:  # reads the head alone
             return picture.width * picture.height
+    except Image.DecompressionBombError as error:
+        raise InputError(f"{path} is too large to be a picture ({error}); take it away") from error
     except (UnidentifiedImageError, OSError) as error:
         raise InputError(
             f"{path} is not a readable picture; take it away, or give --frames for video files"

@@ -33,6 +33,11 @@ class PackedSet:
         Raises:
             InputError: it is no packed set.
         """
+        if path.suffix != ".safetensors":
+            raise InputError(
+                f"{path} is not a packed patch set; give a folder of pictures, or a file that "
+                "'restore pack' wrote"
+            )
         try:
             tensors, text = open_weights(path)
         except WeightsError as error:

@@ -137,7 +137,7 @@ def picture_files(folder: Path) -> list[Path]:
     """
     if not folder.is_dir():
         raise OptionError(f"no training folder at {folder}; correct its path in the recipe")
-    files = sorted(p for p in folder.rglob("*") if p.suffix.lower() in SUFFIXES)
+    files = sorted(p for p in folder.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file())
     if not files:
         raise OptionError(f"{folder} holds no pictures ({', '.join(sorted(SUFFIXES))})")
     return files
@@ -147,10 +147,15 @@ def read_picture(path: Path) -> Pixels:
     """RGB `(H, W, 3)` of a file.
 
     Raises:
-        InputError: it is not a picture.
+        InputError: it cannot be read, or is not a picture.
     """
-    data = np.frombuffer(path.read_bytes(), dtype=np.uint8)
-    picture = cv2.imdecode(data, cv2.IMREAD_COLOR) if data.size else None
+    try:
+        data = np.frombuffer(path.read_bytes(), dtype=np.uint8)
+        picture = cv2.imdecode(data, cv2.IMREAD_COLOR) if data.size else None
+    except OSError as error:
+        raise InputError(f"{path} cannot be read ({error.strerror}); correct that") from error
+    except cv2.error:  # more pixels than OpenCV takes
+        picture = None
     if picture is None:
         raise InputError(f"{path} is not a readable picture; take it out of the folder")
     return np.ascontiguousarray(picture[:, :, ::-1]).astype(np.uint8, copy=False)

@@ -120,11 +120,7 @@ class Plan:
         }
         if self._scene.is_clip:
             record["frames"] = self.frames
-        record["steps"] = [
-            _told(part, index, is_clip=self._scene.is_clip)
-            for part in self._parts
-            if bool(part.active[index])
-        ]
+        record["steps"] = [_told(part, index) for part in self._parts if bool(part.active[index])]
         return record
 
 
@@ -184,7 +180,7 @@ def _of_frames(part: _Part, generator: torch.Generator, scene: Scene) -> Draws:
     return {name: values.flatten() for name, values in walked.items()}
 
 
-def _told(part: _Part, index: int, *, is_clip: bool) -> Record:
+def _told(part: _Part, index: int) -> Record:
     plain: dict[str, Any] = {}
     for name, values in part.draws.items():
         path = part.history.get(name)

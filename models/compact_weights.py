@@ -56,10 +56,21 @@ def write_compact(
         config: shape of the network.
         sets: state dicts by name; `faithful` must be among them.
         metadata: more text to keep, such as the recipe's name.
+
+    Raises:
+        WeightsError: a weight is not finite, or too large for fp16.
+        OutputError: no space, no permission.
     """
     if "faithful" not in sets:
         raise ValueError("a weight file needs the set 'faithful'")
     text = {"format": FORMAT, **(metadata or {}), **{k: str(v) for k, v in asdict(config).items()}}
+    for name, weights in sets.items():
+        large = next((key for key, x in weights.items() if not _fits(x)), None)
+        if large is not None:
+            raise WeightsError(
+                f"{path} cannot hold '{name}.{large}': it has a number beyond fp16, so the "
+                "training has diverged; go on from an earlier file with a lower optim.lr"
+            )
     faithful = {key: value.to(torch.float16) for key, value in sets["faithful"].items()}
     state = {f"faithful.{key}": value for key, value in faithful.items()}
     for name, weights in sets.items():
@@ -69,6 +80,11 @@ def write_compact(
             steps, size = _to_steps(value.float() - faithful[key].float())
             state |= {f"{name}.{key}": steps, f"{name}.{key}{_STEP}": size}
     save_weights(path, state, text)
+
+
+def _fits(weight: Tensor) -> bool:
+    """Whether fp16 holds a parameter, and an int8 step of fp16 what two sets differ by."""
+    return bool((weight.abs() <= torch.finfo(torch.float16).max / 2).all())
 
 
 def _to_steps(difference: Tensor) -> tuple[Tensor, Tensor]:
@@ -97,6 +113,27 @@ def read_compact(path: Path) -> CompactFile:
     if "format" not in metadata:
         metadata = {"format": f"keys such as '{next(iter(state), 'none')}'"}
     config = read_config(path, metadata)
+    for key, value in state.items():
+        whole = value.dtype == torch.int8 if key + _STEP in state else value.is_floating_point()
+        if not whole or not value.float().isfinite().all():
+            wrong = "a number that is not finite" if whole else f"numbers of {value.dtype}"
+            raise WeightsError(
+                f"{path} holds {wrong} in '{key}'; it is damaged: fetch it again, or leave "
+                "--weights out"
+            )
+    try:
+        sets = _unpacked(path, state)
+    except (RuntimeError, KeyError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise WeightsError(
+            f"{path} holds sets that do not fit each other ({reason}); it is damaged: fetch it "
+            "again, or leave --weights out"
+        ) from error
+    return CompactFile(config=config, sets=sets)
+
+
+def _unpacked(path: Path, state: Mapping[str, Tensor]) -> dict[SetName, dict[str, Tensor]]:
+    """The sets of a file as float32, each whole."""
     sets: dict[SetName, dict[str, Tensor]] = {}
     for key, value in state.items():
         name, _, parameter = key.partition(".")
@@ -118,7 +155,7 @@ def read_compact(path: Path) -> CompactFile:
     for name, weights in sets.items():
         if name != "faithful" and any(f"{name}.{key}{_STEP}" in state for key in weights):
             sets[name] = {key: sets["faithful"][key] + value for key, value in weights.items()}
-    return CompactFile(config=config, sets=sets)
+    return sets
 
 
 def read_config(path: Path, metadata: Mapping[str, str]) -> CompactConfig:

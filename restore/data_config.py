@@ -51,6 +51,8 @@ class PackConfig:
             raise OptionError(f"shrink {self.shrink:g} is not possible; give above 0 and up to 1")
         if self.seed < 0:
             raise OptionError(f"seed {self.seed} is negative; give 0 or more")
+        if self.seed >= 2**63:
+            raise OptionError(f"seed {self.seed} is too large; give less than 2^63")
         if not self.output.endswith(".safetensors"):
             raise OptionError(f"the name '{self.output}' is another format's; end it .safetensors")
 

@@ -21,7 +21,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from restore.errors import WeightsError
+from restore.errors import OutputError, WeightsError
 
 ASSETS = Path(__file__).resolve().parent / "assets"
 PICKLE_SUFFIXES = (".pth", ".pt", ".pkl", ".ckpt", ".bin")
@@ -79,13 +79,25 @@ def open_metadata(path: Path) -> dict[str, str]:
 
 
 def save_weights(path: Path, state: dict[str, Tensor], metadata: dict[str, str]) -> None:
-    """Write tensors and text as safetensors, whole or not at all."""
+    """Write tensors and text as safetensors, whole or not at all.
+
+    Raises:
+        OutputError: no space, no permission.
+    """
     temporary = path.with_name(path.name + ".tmp")
-    temporary.touch()  # with the rights that new files have here; safetensors gives none to others
-    rights = temporary.stat().st_mode
-    save_file({k: v.detach().cpu().contiguous() for k, v in state.items()}, temporary, metadata)
-    temporary.chmod(rights)
-    temporary.replace(path)
+    tensors = {name: value.detach().cpu().contiguous() for name, value in state.items()}
+    try:
+        temporary.touch()  # with the rights of new files here; safetensors gives none to others
+        rights = temporary.stat().st_mode
+        save_file(tensors, temporary, metadata)
+        temporary.chmod(rights)
+        temporary.replace(path)
+    except (OSError, SafetensorError) as error:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        raise OutputError(
+            f"{path} cannot be written ({error}); make room, or give another name"
+        ) from error
 
 
 @contextlib.contextmanager

@@ -5,9 +5,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors import SafetensorError
 
 import restore
-from restore.errors import WeightsError
+from restore.errors import OutputError, WeightsError
 from restore.models.compact_net import CompactConfig, CompactNet
 from restore.models.compact_weights import FORMAT
 from restore.weights import open_weights, packaged_weights, save_weights, sha256
@@ -120,3 +121,20 @@ def test_others_may_read_what_was_written(tmp_path: Path) -> None:
     (tmp_path / "plain").touch()
     modes = [(tmp_path / name).stat().st_mode for name in ("a.safetensors", "plain")]
     assert modes[0] == modes[1]
+
+
+def test_a_full_disk_is_said_and_the_file_before_stays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "a.safetensors"
+    save_weights(path, small_state(), METADATA)
+    before = path.read_bytes()
+
+    def full(*_: object) -> None:
+        raise SafetensorError("I/O error: No space left on device (os error 28)")
+
+    monkeypatch.setattr("restore.weights.save_file", full)
+    with pytest.raises(OutputError, match=r"a\.safetensors cannot be written \(.*No space left"):
+        save_weights(path, {"x": torch.ones(2)}, {})
+    assert [file.name for file in tmp_path.iterdir()] == ["a.safetensors"]
+    assert path.read_bytes() == before

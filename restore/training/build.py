@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import math
 import types
 import typing
 from collections.abc import Iterable
@@ -134,13 +135,16 @@ def convert(kind: Any, value: Any, *, where: str) -> Any:
 
 
 def _convert_plain(kind: Any, value: Any, *, where: str) -> Any:
-    if kind is float and isinstance(value, int | float) and not isinstance(value, bool):
-        return float(value)
-    if kind is float and isinstance(value, str):  # YAML 1.1 reads 1e-3 as text
+    if kind is float and isinstance(value, int | float | str) and not isinstance(value, bool):
         try:
-            return float(value)
-        except ValueError:
-            pass  # falls through to the error below, which names the field
+            number = float(value)  # YAML 1.1 reads 1e-3 as text
+        except (ValueError, OverflowError):
+            number = math.nan
+        if math.isfinite(number):
+            return number
+        if not isinstance(value, str):
+            raise OptionError(f"field '{where}' is {value!r}; give a finite number")
+        # the error below names the field
     elif kind is type(None) and value is None:
         return None
     elif kind is str and isinstance(value, str):

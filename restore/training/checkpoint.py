@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from restore.errors import InputError
+from restore.errors import InputError, OutputError
 
 
 @dataclass(kw_only=True, slots=True)
@@ -36,13 +37,25 @@ class TrainState:
 
 
 def save_state(path: Path, state: TrainState) -> None:
-    """Write the state, whole or not at all: also when the machine stops in the middle."""
+    """Write the state, whole or not at all: also when the machine stops in the middle.
+
+    Raises:
+        OutputError: no space, no permission.
+    """
     temporary = path.with_name(path.name + ".tmp")
-    with temporary.open("wb") as file:
-        torch.save({name: getattr(state, name) for name in TrainState.__slots__}, file)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
+    try:
+        with temporary.open("wb") as file:
+            torch.save({name: getattr(state, name) for name in TrainState.__slots__}, file)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except (OSError, RuntimeError) as error:  # PyTorch says RuntimeError on a full disk
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        raise OutputError(
+            f"{path} cannot be written ({' '.join(str(error).split())[:200]}); make room: the "
+            "checkpoint before it is whole, --resume goes on from it"
+        ) from error
 
 
 def load_state(path: Path) -> TrainState:

@@ -25,7 +25,7 @@ from restore.training.config import TrainConfig
 from restore.training.losses import LpipsNet, charbonnier, dissimilarity, perceptual, spectral_l1
 from restore.training.mixture import DegradationShare, Mixture, without_noise
 from restore.training.recipe import Batch, Player, Stepper, Weights, step_generator
-from restore.training.texture import TextureConfig, texture_loss
+from restore.training.texture import SMALLEST_SPECTRUM, TextureConfig, texture_loss
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -80,6 +80,10 @@ class CompactTrainConfig(TrainConfig):
         for name in ("groups", "patch"):
             if getattr(self, name) < 1:
                 raise OptionError(f"{name} is {getattr(self, name)}; give 1 or more")
+        for name in ("pixel", "ssim", "frequency", "perceptual", "coarse"):
+            weight = getattr(self, f"{name}_weight")
+            if weight < 0:
+                raise OptionError(f"{name}_weight is {weight:g}; give 0 or more")
         if self.patch % 2:
             raise OptionError(f"patch is {self.patch}; give an even number")
         if self.batch % self.groups:
@@ -96,6 +100,12 @@ class CompactTrainConfig(TrainConfig):
             raise OptionError(
                 f"texture.window is {self.texture.window}, too much for a result of "
                 f"{self.patch * self.network.scale} pixels; give less, or larger patches"
+            )
+        spectra = self.texture.weight and self.texture.spectrum_weight
+        if spectra and self.patch * self.network.scale < SMALLEST_SPECTRUM:
+            raise OptionError(
+                f"texture.spectrum_weight needs results of {SMALLEST_SPECTRUM} pixels, not of "
+                f"{self.patch * self.network.scale}; set it to 0, or give larger patches"
             )
         if self.adversarial.weight and self.adversarial.crop > self.patch * self.network.scale:
             raise OptionError(

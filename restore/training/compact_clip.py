@@ -63,6 +63,9 @@ class CompactClipConfig(CompactTrainConfig):
         for name in ("clip_share", "estimated_share"):
             if not 0 <= getattr(self, name) <= 1:
                 raise OptionError(f"{name} is {getattr(self, name):g}; give 0 to 1")
+        for name in ("temporal_weight", "flow_error"):
+            if getattr(self, name) < 0:
+                raise OptionError(f"{name} is {getattr(self, name):g}; give 0 or more")
         if self.keep_noise:
             raise OptionError("keep_noise is for pictures, as noise is never steady; take it out")
 

@@ -27,6 +27,10 @@ __all__ = [
 ]
 
 Precision = Literal["fp32", "bf16"]
+MAX_SEED = 2**63 - 1
+"""What a generator takes."""
+MAX_WORKERS = 256
+"""Each holds a batch that is made ahead."""
 EVERY = ("log_every", "save_every", "validate_every", "keep_every")
 
 
@@ -54,6 +58,13 @@ class OptimConfig:
             raise OptionError(f"the learning rate {self.lr:g} is not possible; give more than 0")
         if self.clip <= 0:
             raise OptionError(f"clip is {self.clip:g}; give a norm above 0")
+        if not all(0 <= beta < 1 for beta in self.betas):
+            raise OptionError(
+                f"betas is {list(self.betas)}; give two from 0 up to, but not including, 1"
+            )
+        for name in ("warmup", "weight_decay"):
+            if getattr(self, name) < 0:
+                raise OptionError(f"{name} is {getattr(self, name):g}; give 0 or more")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -73,6 +84,12 @@ class ValidationSet:
     """Of how many a side-by-side picture is written."""
     niqe_params: str | None = path_field(default=None)
     """Statistics file of NIQE (BasicSR's `niqe_pris_params.npz`); None = NIQE is not measured."""
+
+    def __post_init__(self) -> None:
+        if self.count < 1:
+            raise OptionError(f"count of '{self.name}' is {self.count}; give 1 or more")
+        if {"/", "\\"} & set(self.name):
+            raise OptionError(f"the name '{self.name}' begins file names; leave slashes out")
 
     @property
     def measures(self) -> tuple[str, ...]:
@@ -137,8 +154,10 @@ class TrainConfig:
                 raise OptionError(f"{name} is {value:g}; give more than 0")
         if not 0 <= self.ema < 1:
             raise OptionError(f"ema is {self.ema:g}; give 0 up to, but not including, 1")
-        if self.seed < 0:
-            raise OptionError(f"seed {self.seed} is negative; give 0 or more")
+        if not 0 <= self.seed <= MAX_SEED:
+            raise OptionError(f"seed {self.seed} is not possible; give 0 to {MAX_SEED}")
+        if self.workers is not None and not 0 <= self.workers <= MAX_WORKERS:
+            raise OptionError(f"workers is {self.workers}; give 0 to {MAX_WORKERS}")
         if self.best_by == "niqe" and not any(item.niqe_params for item in self.validation):
             raise OptionError("best_by is niqe; give one validation set its niqe_params")
         names = [item.name for item in self.validation]
@@ -200,7 +219,7 @@ def choose_device(text: str) -> str:
     if text == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
     kind, _, index = text.partition(":")
-    if kind not in ("cpu", "cuda") or (index and not index.isdigit()):
+    if kind not in ("cpu", "cuda") or (index and not (kind == "cuda" and index.isdigit())):
         raise OptionError(f"device '{text}' is unknown; allowed: auto, cpu, cuda, cuda:1")
     if kind == "cuda" and int(index or 0) >= torch.cuda.device_count():
         raise OptionError(
@@ -220,7 +239,10 @@ def _read(path: Path, *, seen: tuple[Path, ...]) -> dict[str, Any]:
         kind = type(content).__name__
         raise OptionError(f"the recipe {path.name} is a {kind}; write fields as 'name: value'")
     base = content.pop("extends", None)
-    content = mark_paths(content, path.parent)
+    try:
+        content = mark_paths(content, path.parent)
+    except RecursionError as error:
+        raise OptionError(f"a field of {path.name} holds itself; take its '*' out") from error
     if base is None:
         return content
     if not isinstance(base, str):

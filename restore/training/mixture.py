@@ -20,6 +20,7 @@ from restore.degradations.recipe import (
     Recipe,
     degrade,
 )
+from restore.degradations.step import check_range
 from restore.errors import OptionError
 from restore.training.build import build
 
@@ -56,6 +57,7 @@ class DegradationShare:
             raise OptionError("only the preset compact has a part; leave 'part' out")
         if not 0 <= self.soft_prob <= 1:
             raise OptionError(f"soft_prob is {self.soft_prob:g}; give 0 to 1")
+        check_range("soft_sigma", self.soft_sigma, low=1e-3)
 
     def resolved(self, *, scale: int) -> AnyRecipe:
         """The recipe itself.

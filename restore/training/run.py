@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
 import torch
 
-from restore.errors import OptionError, OutputError
+from restore.errors import InputError, OptionError, OutputError
+from restore.folder_lock import FolderLock
 from restore.training.checkpoint import load_state, save_state
 from restore.training.config import FREE_FIELDS, TrainConfig, plain, read_train_config
 from restore.training.interrupt import signals_held
@@ -66,7 +68,8 @@ def train_from_file(
 
     Raises:
         OptionError: the recipe is wrong, or resumed with another one.
-        OutputError: the folder holds a run and neither `resume` nor `overwrite` was given.
+        OutputError: the folder holds a run and neither `resume` nor `overwrite` was given, another
+            run is at work in it, or it cannot be written.
         DivergedError: a loss is not finite.
     """
     until = None if stop_after is None else time.monotonic() + stop_after
@@ -87,11 +90,48 @@ def train_from_file(
         torch.backends.cudnn.benchmark = True  # sizes stay, so looking for the fastest way pays
     recipe = recipe_class(config.recipe)(config, device=torch.device(config.device))
     trainer = Trainer(recipe, config)
+    with _writing(folder), _alone_in(folder):
+        if resume:
+            _go_on(trainer, state_file)
+        elif overwrite:
+            _clear(folder, config)
+        _write_recipe(folder / "recipe.json", config)
+        return Run(trainer, recipe, folder, progress=progress).finish(until=until)
+
+
+@contextlib.contextmanager
+def _writing(folder: Path) -> Iterator[None]:
+    """What the system says about a folder that cannot be written, as one line."""
+    try:
+        yield
+    except BrokenPipeError:
+        raise  # the reader of what is printed has gone
+    except OSError as error:
+        raise OutputError(
+            f"{folder} cannot be written ({error.strerror or error}); make room, or give another "
+            "folder with -o"
+        ) from error
+
+
+@contextlib.contextmanager
+def _alone_in(folder: Path) -> Iterator[None]:
+    """One run at a time: two would write through each other's files."""
     folder.mkdir(parents=True, exist_ok=True)
-    if resume:
-        trainer.restore_state(load_state(state_file))
-    _write_recipe(folder / "recipe.json", config)
-    return Run(trainer, recipe, folder, progress=progress).finish(until=until)
+    lock = FolderLock(folder)
+    lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _clear(folder: Path, config: TrainConfig) -> None:
+    """Take away what another run left: its state must not be resumed with the new recipe."""
+    start = getattr(config, "init", None)
+    names = ("state.pt", "best.safetensors", "net-*.safetensors")
+    for old in [file for name in names for file in folder.glob(name)]:
+        if start is None or old.resolve() != Path(start).resolve():
+            old.unlink(missing_ok=True)
 
 
 class Run:
@@ -117,15 +157,16 @@ class Run:
             tensorboard=self.config.tensorboard,
         )
         with table, signals_held() as release:
-            for step in self.trainer.steps():
-                try:
-                    self._after(step, table)
-                    release()
-                except (KeyboardInterrupt, SystemExit):
-                    self.save()  # the state is whole here, between two steps
-                    raise
-                if until is not None and time.monotonic() > until:
-                    break
+            with self._saved_on_bad_data():
+                for step in self.trainer.steps():
+                    try:
+                        self._after(step, table)
+                        release()
+                    except (KeyboardInterrupt, SystemExit):
+                        self.save()  # the state is whole here, between two steps
+                        raise
+                    if until is not None and time.monotonic() > until:
+                        break
             if not self.weights.exists() or self._saved_at != self.trainer.iteration:
                 self.save()
         return TrainResult(
@@ -133,6 +174,16 @@ class Run:
             iteration=self.trainer.iteration,
             finished=self.trainer.progress >= 1,
         )
+
+    @contextlib.contextmanager
+    def _saved_on_bad_data(self) -> Iterator[None]:
+        """A picture that cannot be read stops the run, but costs none of its steps."""
+        try:
+            yield
+        except (InputError, OptionError):  # only making a batch and validating raise these
+            if self.trainer.iteration > 0:
+                self.save()
+            raise
 
     def _after(self, step: TrainStep, table: TrainLog) -> None:
         """Report, write a line of the log, validate and save, each when it is due."""
@@ -148,7 +199,7 @@ class Run:
                 row |= self.validate()
             table.row(done, row)
         if config.keep_every is not None and done % config.keep_every == 0:
-            self.trainer.read_losses()  # refuses weights of no use
+            self.trainer.check()
             kept = self.folder / f"net-{done:07d}.safetensors"
             self.recipe.save(kept, self.trainer.averages, iteration=done)
         late = time.monotonic() - self._saved > 60 * config.save_minutes
@@ -164,6 +215,7 @@ class Run:
 
     def validate(self) -> dict[str, float]:
         """Measures of the averaged weights; the best so far are kept in a file."""
+        self.trainer.check()
         restorer = self.recipe.restorer(self.trainer.averages)
         results: dict[str, float] = {}
         for pictures in self.config.validation:
@@ -185,6 +237,22 @@ class Run:
         return results
 
 
+def _go_on(trainer: Trainer, state_file: Path) -> None:
+    """Put a trainer where its checkpoint stands.
+
+    Raises:
+        InputError: the file is damaged, or of networks of another shape.
+    """
+    state = load_state(state_file)
+    try:
+        trainer.restore_state(state)
+    except (RuntimeError, KeyError, ValueError) as error:
+        raise InputError(
+            f"{state_file} holds the state of another run ({' '.join(str(error).split())[:200]}); "
+            "start again with --overwrite"
+        ) from error
+
+
 def _write_recipe(path: Path, config: TrainConfig) -> None:
     temporary = path.with_name(path.name + ".tmp")
     temporary.write_text(json.dumps(plain(asdict(config)), indent=2), encoding="utf-8")
@@ -194,7 +262,12 @@ def _write_recipe(path: Path, config: TrainConfig) -> None:
 def _check_same_recipe(path: Path, config: TrainConfig) -> None:
     if not path.exists():
         return
-    before = json.loads(path.read_text(encoding="utf-8"))
+    try:
+        before = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise InputError(
+            f"{path} is damaged; delete it when the recipe is the one the run began with"
+        ) from error
     now = json.loads(json.dumps(plain(asdict(config))))
     names = [f.name for f in fields(config) if f.name not in FREE_FIELDS]
     changed = sorted(name for name in names if now[name] != before.get(name))

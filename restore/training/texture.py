@@ -21,6 +21,8 @@ from restore.errors import OptionError
 _LUMA = (0.299, 0.587, 0.114)
 _SIDES = (3, 5, 7)
 _SPECTRUM = 32
+SMALLEST_SPECTRUM = _SPECTRUM + _SPECTRUM // 2 - 1
+"""Least side of pictures for `spectrum_distance`: a window, at the last of its random places."""
 _FLAT = 0.02  # deviation of patches that count as flat
 
 

@@ -17,6 +17,11 @@ from restore.training.config import OptimConfig, TrainConfig
 from restore.training.prefetch import batches
 from restore.training.recipe import Recipe, Stepper
 
+WHAT_TO_DO = (
+    "the last checkpoint is kept: go on from it with a lower optim.lr, or with precision: fp32, "
+    "under another name (init: its net.safetensors)"
+)
+
 
 class DivergedError(RestoreError):
     """A loss is not a finite number; the weights of this moment are of no use."""
@@ -91,9 +96,9 @@ class Trainer:
         """Everything that the next step depends on.
 
         Raises:
-            DivergedError: a loss since the last reading is not finite.
+            DivergedError: a loss since the last reading, or a weight, is not finite.
         """
-        self.read_losses()
+        self.check()
         return TrainState(
             iteration=self.iteration,
             seconds=self.seconds,
@@ -171,12 +176,26 @@ class Trainer:
                 if not math.isfinite(value):
                     raise DivergedError(
                         f"{name} is {value} at iteration {self.iteration - len(unread) + i + 1}; "
-                        "the last checkpoint is kept: go on from it with a lower optim.lr, or "
-                        "with precision: fp32, under another name (init: its net.safetensors)"
+                        f"{WHAT_TO_DO}"
                     )
                 self._sums[name] += value
             self._summed += 1
             self._last = values
+
+    def check(self) -> None:
+        """Refuse weights of no use; the last step may have spoilt them with no loss to show it yet.
+
+        Raises:
+            DivergedError: a loss since the last reading, or a weight, is not finite.
+        """
+        self.read_losses()
+        states = [module.state_dict() for module in self.recipe.modules.values()]
+        for state in (*states, *self.averages.values()):
+            for key, value in state.items():
+                if value.is_floating_point() and not bool(value.isfinite().all()):
+                    raise DivergedError(
+                        f"{key} is not finite after iteration {self.iteration}; {WHAT_TO_DO}"
+                    )
 
     def _set_rates(self) -> float:
         """Set the rate of every optimiser; the first one's is returned."""

@@ -91,6 +91,11 @@ def _fitted(low: Pixels | None, reference: Pixels, scale: int) -> tuple[Pixels, 
     """The pair with a reference of `scale` times the size of the low-quality picture."""
     if low is None:
         height, width = (side // (2 * scale) * 2 for side in reference.shape[:2])
+        if min(height, width) == 0:
+            raise OptionError(
+                f"a validation reference has {reference.shape[1]}x{reference.shape[0]} pixels; "
+                f"give pictures with sides of {2 * scale} or more"
+            )
         reference = reference[: height * scale, : width * scale]
         small = cv2.resize(reference, (width, height), interpolation=cv2.INTER_AREA)
         return np.asarray(small, np.uint8), reference

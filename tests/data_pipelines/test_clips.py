@@ -87,6 +87,8 @@ def test_clips_that_do_not_do_are_named(film: Path, tmp_path: Path) -> None:
         VideoClips(ClipFile(path=str(tmp_path / "no.mp4")), frames=2)
     with pytest.raises(InputError, match=r"has 1 frames after 1\.90 seconds where 2 are needed"):
         read_frames(film, start=1.9, count=2)
+    with pytest.raises(OptionError, match="every clip has the weight 0"):
+        ClipSource([ClipFile(path=str(film), weight=0)], frames=2, side=16)
     (tmp_path / "none").mkdir()
     with pytest.raises(InputError, match="holds no video files"):
         settings = PackConfig(output=str(tmp_path / "a.safetensors"), frames=2)

@@ -108,18 +108,30 @@ def test_a_recipe_reads_a_packed_set_as_it_reads_a_folder(photos: Path, tmp_path
 def test_other_files_are_refused(photos: Path, tmp_path: Path) -> None:
     save_weights(tmp_path / "net.safetensors", {"a": torch.zeros(2)}, {"format": "other"})
     for path in (tmp_path / "net.safetensors", next(photos.iterdir())):
-        with pytest.raises(InputError, match=r"patch set|weight file"):
+        with pytest.raises(InputError, match="is not a packed patch set"):
             PatchSource([PatchFolder(path=str(path))], patch=16)
     pack_patches([str(photos)], config=config(tmp_path))
     with pytest.raises(OutputError, match="already there; add --overwrite"):
         pack_patches([str(photos)], config=config(tmp_path))
     with pytest.raises(InputError, match="none is not there"):
         pack_patches([str(tmp_path / "none")], config=config(tmp_path, overwrite=True))
+    below = str(next(photos.iterdir()) / "set.safetensors")
+    with pytest.raises(OutputError, match="cannot be made"):
+        pack_patches([str(photos)], config=config(tmp_path, output=below))
     (photos / "text.png").write_text("no picture")
     with pytest.raises(InputError, match=r"text\.png is not a readable picture"):
         pack_patches([str(photos)], config=config(tmp_path, overwrite=True))
     with pytest.raises(OptionError, match="holds clips of 1 frames; 3 are asked for"):
         ClipSource([ClipFile(path=str(tmp_path / "set.safetensors"))], frames=3, side=16)
+
+
+def test_a_picture_too_large_to_be_one_is_named(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 64)  # refused from twice that on
+    with pytest.raises(InputError, match=r"large\.png is too large to be a picture"):
+        pack_patches([str(photos)], config=config(tmp_path))
+    assert not (tmp_path / "set.safetensors").exists()
 
 
 @pytest.mark.parametrize(
@@ -130,6 +142,7 @@ def test_other_files_are_refused(photos: Path, tmp_path: Path) -> None:
         ({"codec": "gif"}, "codec 'gif' is unknown; allowed: jpeg, png"),
         ({"output": "set.npz"}, "end it .safetensors"),
         ({"seed": -1}, "seed -1 is negative"),
+        ({"seed": 2**64}, "seed 18446744073709551616 is too large"),
     ],
 )
 def test_impossible_settings_are_named(fields: dict[str, object], said: str) -> None:

@@ -7,7 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
-from restore.data_pipelines.patches import PatchFolder, PatchSource
+from restore.data_pipelines.patches import PatchFolder, PatchSource, picture_files
 from restore.errors import InputError, OptionError
 
 
@@ -68,3 +68,13 @@ def test_what_cannot_be_read_is_named(tmp_path: Path) -> None:
     source = PatchSource([PatchFolder(path=str(tmp_path))], patch=8)
     with pytest.raises(InputError, match=r"a\.png is not a readable picture"):
         source.draw(1, torch.Generator())
+    (tmp_path / "a.png").unlink()
+    with pytest.raises(InputError, match=r"a\.png cannot be read \(No such file"):
+        source.draw(1, torch.Generator())
+
+
+def test_what_only_looks_like_a_picture_is_passed_over(tmp_path: Path) -> None:
+    make_pictures(tmp_path, count=1)
+    (tmp_path / "folder.png").mkdir()
+    (tmp_path / "loop.png").symlink_to(tmp_path / "loop.png")
+    assert [file.name for file in picture_files(tmp_path)] == ["bild-ü0.png"]

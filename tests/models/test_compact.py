@@ -12,12 +12,18 @@ from safetensors.torch import load_file
 import restore
 from restore.config import EngineConfig
 from restore.engine import describe, fitting
-from restore.errors import OptionError
+from restore.errors import OptionError, WeightsError
 from restore.models.compact import Compact, CompactFast, CompactFastX2, CompactX2
 from restore.models.compact_net import CompactConfig, CompactNet
-from restore.models.compact_weights import CompactFile, interpolate, read_compact, write_compact
+from restore.models.compact_weights import (
+    CompactFile,
+    SetName,
+    interpolate,
+    read_compact,
+    write_compact,
+)
 from restore.registry import METHODS, method_class, variant_for
-from restore.weights import packaged_weights, save_weights
+from restore.weights import open_weights, packaged_weights, save_weights
 
 CLASSES: dict[str, type[Compact]] = {
     "compact": Compact,
@@ -196,6 +202,38 @@ def test_a_file_with_every_set_in_fp16_is_still_read(tmp_path: Path) -> None:
         torch.testing.assert_close(
             read.sets[name]["tail.weight"], weights["tail.weight"], atol=1e-7, rtol=2**-11
         )
+
+
+def test_a_damaged_file_is_named(tmp_path: Path) -> None:
+    network = CompactConfig(scale=2, width=8, outer=1, deep=8, inner=1)
+    path, weights = tmp_path / "net.safetensors", CompactNet(network).state_dict()
+    write_compact(path, network, {"faithful": weights, "realistic": weights})
+    tensors, text = open_weights(path)
+    damages: dict[str, tuple[torch.Tensor, str]] = {
+        "faithful.head.weight": (tensors["faithful.head.weight"] * torch.nan, "is not finite"),
+        "faithful.head.bias": (torch.zeros(8, dtype=torch.int32), "holds numbers of torch.int32"),
+        "realistic.head.weight.step": (torch.ones(3), "sets that do not fit each other"),
+        "realistic.other": (torch.zeros(2), "sets that do not fit each other"),
+        "faithful.head.weight ": (torch.zeros(2), "does not fit the compact network"),
+    }
+    for key, (value, said) in damages.items():
+        save_weights(path, {**tensors, key: value}, text)
+        with pytest.raises(WeightsError, match=said):
+            Compact.load(path, device=torch.device("cpu"), dtype=torch.float32)
+
+
+def test_weights_beyond_fp16_do_not_replace_a_file(tmp_path: Path) -> None:
+    network = CompactConfig(scale=2, width=8, outer=1, deep=8, inner=1)
+    path, weights = tmp_path / "net.safetensors", CompactNet(network).state_dict()
+    write_compact(path, network, {"faithful": weights})
+    good = path.read_bytes()
+    names: tuple[SetName, ...] = ("faithful", "realistic")
+    for large in (1e6, torch.nan):
+        spoilt = {**weights, "head.bias": torch.full_like(weights["head.bias"], large)}
+        for name in names:
+            with pytest.raises(WeightsError, match=f"cannot hold '{name}.head.bias'"):
+                write_compact(path, network, {"faithful": weights, name: spoilt})
+    assert path.read_bytes() == good
 
 
 def test_options_reach_the_network_and_are_part_of_the_settings(tmp_path: Path) -> None:

@@ -102,8 +102,24 @@ def test_what_does_not_fit_is_named_in_full(content: object, said: str) -> None:
         ({"adversarial": {"weight": 1, "crop": 24}}, "adversarial.crop is 24, more than a result"),
         ({"adversarial": {"crop": 20}}, "give a multiple of 8"),
         ({"train_only": ["gat"]}, "train_only 'gat' is no part of the network; parts: head, state"),
+        ({"optim": {"lr": float("nan")}}, "field 'optim.lr' is nan; give a finite number"),
+        ({"optim": {"betas": [2, 3]}}, "betas is [2.0, 3.0]; give two from 0"),
+        ({"optim": {"weight_decay": -1}}, "weight_decay is -1; give 0 or more"),
+        ({"seed": 2**70}, "seed 1180591620717411303424 is not possible; give 0 to"),
+        ({"workers": -1}, "workers is -1; give 0 to 256"),
+        ({"workers": 10**6}, "workers is 1000000; give 0 to 256"),
+        ({"validation": [{"hr": "low", "count": 0}]}, "count of 'validation' is 0; give 1"),
+        ({"validation": [{"hr": "low", "name": "a/b"}]}, "leave slashes out"),
         ({"precision": "fp8"}, "field 'precision' is 'fp8'; allowed: fp32, bf16"),
         ({"device": "tpu"}, "device 'tpu' is unknown"),
+        ({"device": "cpu:7"}, "device 'cpu:7' is unknown"),
+        (
+            {"patch": 22, "texture": {"weight": 1, "spectrum_weight": 1, "window": 16}},
+            "texture.spectrum_weight needs results of 47 pixels, not of 44",
+        ),
+        ({"pixel_weight": -1}, "pixel_weight is -1; give 0 or more"),
+        ({"degradation": [{"soft_sigma": [-1, -2]}]}, "soft_sigma [-1.0, -2.0] is not possible"),
+        ({"recipe": "compact-clip", "temporal_weight": -1}, "temporal_weight is -1; give 0"),
         ({"validation": [{"hr": "none"}]}, "no training folder at"),
         ({"validation": [{"hr": "low"}, {"hr": "low"}]}, "two validation sets have one name"),
         (
@@ -134,6 +150,7 @@ def test_a_wrong_recipe_is_answered_with_the_field(
         ("extends: none.yaml", "none.yaml cannot be read"),
         ("extends: [a]", "field 'extends' is ['a']; give the name"),
         ("batch: 3", "field 'name' is missing"),
+        ("optim: &a {lr: *a}", "a field of own.yaml holds itself"),
     ],
 )
 def test_a_file_that_is_no_recipe_is_named(text: str, said: str, tmp_path: Path) -> None:

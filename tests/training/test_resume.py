@@ -13,11 +13,11 @@ from typing import Any
 
 import pytest
 import torch
-from training.conftest import GAN, KINDS, Write
+from training.conftest import GAN, KINDS, NETWORK, Write
 
-from restore.errors import OptionError
+from restore.errors import InputError, OptionError, OutputError
 from restore.training.run import train_from_file
-from restore.training.trainer import DivergedError, TrainStep
+from restore.training.trainer import DivergedError, Trainer, TrainStep
 from restore.weights import open_weights
 
 
@@ -168,3 +168,102 @@ def test_a_run_resumes_with_its_own_recipe_only(write_recipe: Write, tmp_path: P
         train_from_file(write_recipe(seed=5), output=tmp_path / "run", resume=True)
     # What does not reach the weights may change.
     train_from_file(write_recipe(log_every=1), output=tmp_path / "run", resume=True)
+
+
+def test_damage_beside_the_state_is_named(write_recipe: Write, tmp_path: Path) -> None:
+    train_from_file(write_recipe(), output=tmp_path / "run")
+    (tmp_path / "run" / "recipe.json").write_text("{")
+    with pytest.raises(InputError, match=r"recipe\.json is damaged"):
+        train_from_file(write_recipe(), output=tmp_path / "run", resume=True)
+    (tmp_path / "run" / "recipe.json").unlink()
+    wider = write_recipe(network={**NETWORK, "deep": 16})
+    with pytest.raises(InputError, match="holds the state of another run"):
+        train_from_file(wider, output=tmp_path / "run", resume=True)
+
+
+def test_a_run_that_starts_again_does_not_go_on_with_the_old_state(
+    write_recipe: Write, tmp_path: Path
+) -> None:
+    train_from_file(write_recipe(validation=[{"hr": "low"}]), output=tmp_path / "run")
+    train_from_file(write_recipe(seed=5), output=tmp_path / "whole")
+
+    def crash_before_the_checkpoint(step: TrainStep, total: int) -> None:
+        raise RuntimeError("crash")
+
+    again = write_recipe(seed=5)
+    with pytest.raises(RuntimeError, match="crash"):
+        train_from_file(
+            again,
+            output=tmp_path / "run",
+            overwrite=True,
+            progress=crash_before_the_checkpoint,
+        )
+    train_from_file(again, output=tmp_path / "run", resume=True)
+    assert_same_run(tmp_path / "whole", tmp_path / "run")
+    assert not (tmp_path / "run" / "best.safetensors").exists()  # it was the old run's
+
+
+def test_two_runs_do_not_share_a_folder(write_recipe: Write, tmp_path: Path) -> None:
+    recipe = write_recipe()
+
+    def start_another(step: TrainStep, total: int) -> None:
+        if step.iteration == 4:
+            with pytest.raises(OutputError, match="another run"):
+                train_from_file(recipe, output=tmp_path / "run", resume=True)
+
+    train_from_file(recipe, output=tmp_path / "run", progress=start_another)
+    assert train_from_file(recipe, output=tmp_path / "run", resume=True).finished
+
+
+def test_spoilt_weights_never_replace_good_ones(
+    write_recipe: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = Trainer._update_averages
+
+    def spoil_the_fourth_step(trainer: Trainer) -> None:
+        if trainer.iteration == 3:
+            parameter = next(trainer.recipe.modules["network"].parameters())
+            parameter.data[0] = float("inf")
+        real(trainer)
+
+    monkeypatch.setattr(Trainer, "_update_averages", spoil_the_fourth_step)
+    with pytest.raises(DivergedError, match=r"not finite after iteration 4; the last checkpoint"):
+        train_from_file(write_recipe(save_every=1), output=tmp_path / "run")
+    assert torch.load(tmp_path / "run" / "state.pt", weights_only=True)["iteration"] == 3
+    weights, _ = open_weights(tmp_path / "run" / "net.safetensors")
+    assert all(bool(weight.isfinite().all()) for weight in weights.values())
+
+
+def test_a_picture_that_cannot_be_read_costs_no_step(write_recipe: Write, tmp_path: Path) -> None:
+    fields = {"validation": [{"hr": "low"}], "validate_every": 4, "save_every": 6}
+    recipe = write_recipe(**fields)
+    train_from_file(recipe, output=tmp_path / "whole")
+    picture = tmp_path / "low" / "1.png"
+    good = picture.read_bytes()
+    picture.write_bytes(good[:50])
+    with pytest.raises(InputError, match=r"1\.png is not a readable picture"):
+        train_from_file(recipe, output=tmp_path / "run")
+    assert torch.load(tmp_path / "run" / "state.pt", weights_only=True)["iteration"] == 4
+    picture.write_bytes(good)
+    train_from_file(recipe, output=tmp_path / "run", resume=True)
+    weights = [open_weights(tmp_path / run / "net.safetensors")[0] for run in ("whole", "run")]
+    assert all(torch.equal(weights[0][key], weights[1][key]) for key in weights[0])
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="a disk that is full, as Linux has it")
+@pytest.mark.parametrize("name", ["state.pt", "log.csv"])
+def test_a_full_disk_is_said_and_the_last_checkpoint_stays(
+    name: str, write_recipe: Write, tmp_path: Path
+) -> None:
+    recipe, folder = write_recipe(), tmp_path / "run"
+    train_from_file(recipe, output=folder, stop_after=0.0)
+    before = (folder / "state.pt").read_bytes()
+    (folder / f"{name}.tmp").symlink_to("/dev/full")
+    with pytest.raises(OutputError, match="cannot be written") as caught:
+        train_from_file(recipe, output=folder, resume=True)
+    assert "\n" not in str(caught.value)
+    assert (folder / "state.pt").read_bytes() == before
+    (folder / f"{name}.tmp").unlink(missing_ok=True)
+    train_from_file(recipe, output=folder, resume=True)
+    train_from_file(recipe, output=tmp_path / "whole")
+    assert_same_run(tmp_path / "whole", folder)

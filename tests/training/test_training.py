@@ -205,6 +205,13 @@ def test_a_validation_picture_without_a_reference_is_named(pictures: Path) -> No
         validation_pairs(own)
 
 
+def test_a_reference_with_nothing_to_measure_is_named(tmp_path: Path) -> None:
+    Image.new("RGB", (1, 1)).save(tmp_path / "a.png")
+    own = ValidationSet(hr=str(tmp_path))
+    with pytest.raises(OptionError, match="1x1 pixels; give pictures with sides of 4 or more"):
+        validate(own, lambda x: x, scale=2, device=torch.device("cpu"))
+
+
 def test_a_shape_in_the_recipe_is_the_shape_of_the_file(
     write_recipe: Write, tmp_path: Path
 ) -> None:
