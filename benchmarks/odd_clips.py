@@ -140,12 +140,12 @@ def write(path: Path, clip: Clip) -> None:
         out.metadata.update(clip.metadata)
         video = _add_video(out, clip)
         sounds = [_add_audio(out, codec, i) for i, codec in enumerate(clip.audio)]
-        subtitles = _add_extras(out, clip) if clip.extras else None
+        subtitles = _add_extras(out) if clip.extras else None
         for sound in sounds:
             for packet in _tone(sound, clip):
                 out.mux(packet)
         for index, time in enumerate(clip.times):
-            out.mux(video.encode(_frame(clip, video, index, time)))
+            out.mux(video.encode(_frame(clip, index, time)))
         out.mux(video.encode(None))
         if subtitles is not None:
             _copy_subtitles(out, subtitles)
@@ -167,7 +167,7 @@ def _add_video(out: Any, clip: Clip) -> Any:
     return video
 
 
-def _frame(clip: Clip, video: Any, index: int, time: Fraction) -> Any:
+def _frame(clip: Clip, index: int, time: Fraction) -> Any:
     frame = av.VideoFrame.from_ndarray(picture(clip, index), format="rgb24")
     matrix = clip.color[2] if clip.color[2] in (1, 5, 6, 9) else 6
     frame = frame.reformat(
@@ -206,7 +206,7 @@ def _tone(sound: Any, clip: Clip) -> list[Any]:
     return [p for piece in [*pieces, None] for p in sound.encode(piece)]
 
 
-def _add_extras(out: Any, clip: Clip) -> tuple[Any, Any]:
+def _add_extras(out: Any) -> tuple[Any, Any]:
     """Chapters, an attachment, and a subtitle track to be filled by `_copy_subtitles`."""
     millisecond = Fraction(1, 1000)
     out.set_chapters(
