@@ -164,7 +164,7 @@ def arguments() -> argparse.Namespace:
     command = parser(
         __doc__,
         examples=[
-            "restore pack PHOTOS -o patches.safetensors --count 1200 --shrink 0.5",
+            "restore pack PHOTOS -o patches.safetensors --count 700 --patch 384 --shrink 0.5",
             "restore pack CLIPS -o clips.safetensors --frames 5 --count 150 --shrink 0.5",
             "python benchmarks/train_weights.py --data patches.safetensors --minutes 25 "
             "--stop-after 9 -o weights",
