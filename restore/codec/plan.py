@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import glob
 import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -14,8 +13,8 @@ from restore.bitstream import is_container
 from restore.codec_config import CompressConfig, DecompressConfig
 from restore.errors import OptionError
 from restore.image.encode import SUFFIXES
-from restore.image.files import output_reason
 from restore.image.plan import PICTURE_SUFFIXES, STREAM
+from restore.inputs import Found, Identity, expand, identities, identity, look_at, unique
 
 CODED_SUFFIX = ".rsc"
 """Ending of a coded picture where the user names none."""
@@ -43,13 +42,6 @@ class CodecJob:
             STREAM if path is None else str(path) for path in (self.source, self.destination)
         )
         return source, destination
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class _Found:
-    path: Path
-    root: Path
-    problem: str = ""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -86,8 +78,7 @@ def plan_files(
     if STREAM in names or config.output == STREAM:
         return [_stream_job(names, config)]
     output = None if config.output is None else Path(config.output)
-    found = [item for name in names for item in _expand(name, config.recursive, output, kind)]
-    found = list({os.path.normpath(item.path.absolute()): item for item in found}.values())
+    found = unique(item for name in names for item in _expand(name, config.recursive, output, kind))
     single = len(names) == len(found) == 1 and not Path(names[0]).is_dir()
     as_file = output is not None and single and not output.is_dir() and output.suffix != ""
     if output is not None and not as_file and output.is_file():
@@ -128,45 +119,15 @@ def _check_name(output: Path, config: CompressConfig | DecompressConfig) -> None
         )
 
 
-def _expand(name: str, recursive: bool, output: Path | None, kind: _Kind) -> Iterator[_Found]:
-    path = Path(name)
-    if path.is_dir():
-        yield from _in_folder(path, recursive, output, kind)
-    elif path.exists() or not glob.has_magic(name):
-        yield _Found(path=path, root=path.parent)
-    else:
-        parts = Path(name).parts
-        fixed = next(i for i, part in enumerate(parts) if glob.has_magic(part))
-        root = Path(*parts[:fixed])
-        # Path.glob would go into hidden folders as well.
-        matches = sorted(Path(match) for match in glob.glob(name, recursive=True))  # noqa: PTH207
-        files = [match for match in matches if match.is_file() and _is_known(match, kind)]
-        if not files:
-            problem = f"no {kind.what} matches this pattern; check it"
-            yield _Found(path=path, root=root, problem=problem)
-        for file in files:
-            yield _Found(path=file, root=root)
-
-
-def _in_folder(folder: Path, recursive: bool, output: Path | None, kind: _Kind) -> Iterator[_Found]:
-    """Inputs, sorted; hidden ones and the output folder inside it are left out."""
-    count = 0
-    for here, folders, files in os.walk(folder):
-        folders[:] = sorted(
-            name
-            for name in folders
-            if recursive
-            and not name.startswith(".")
-            and (output is None or os.path.realpath(Path(here, name)) != os.path.realpath(output))
-        )
-        for name in sorted(files):
-            if _is_known(path := Path(here, name), kind):
-                count += 1
-                yield _Found(path=path, root=folder)
-    if not count:
-        deeper = "" if recursive else "; for folders below add --recursive"
-        problem = f"there is no {kind.what} in this folder{deeper}"
-        yield _Found(path=folder, root=folder.parent, problem=problem)
+def _expand(name: str, recursive: bool, output: Path | None, kind: _Kind) -> Iterator[Found]:
+    return expand(
+        name,
+        recursive=recursive,
+        output=output,
+        is_known=lambda path: _is_known(path, kind),
+        what=kind.what,
+        looked_for=f"looked for {' '.join(sorted(kind.read))}",
+    )
 
 
 def _is_known(path: Path, kind: _Kind) -> bool:
@@ -178,13 +139,15 @@ def _is_known(path: Path, kind: _Kind) -> bool:
     if kind.read is not CODED_SUFFIXES or path.suffix.lower() in PICTURE_SUFFIXES:
         return False
     try:
+        if not path.is_file():  # a pipe would wait for its writer
+            return False
         with path.open("rb") as stream:
-            return path.is_file() and is_container(stream.read(4))
+            return is_container(stream.read(4))
     except OSError:
         return False
 
 
-def _job(item: _Found, output: Path | None, kind: _Kind, *, as_file: bool) -> CodecJob:
+def _job(item: Found, output: Path | None, kind: _Kind, *, as_file: bool) -> CodecJob:
     inside = item.path.relative_to(item.root)
     named = inside.with_name(f"{item.path.stem}{kind.written}") if inside.name else inside
     folder = item.root if output is None else output
@@ -197,15 +160,20 @@ def _without_clashes(jobs: list[CodecJob]) -> list[CodecJob]:
     """Name results after the whole name of the input where two would share one."""
 
     def repeated(jobs: list[CodecJob]) -> Counter[str]:
-        return Counter(os.path.normcase(job.destination or "") for job in jobs)
+        return Counter(
+            os.path.normcase(job.destination or "") for job in jobs if job.verdict == "run"
+        )
 
     names = repeated(jobs)
     jobs = [
-        _renamed(job) if names[os.path.normcase(job.destination or "")] > 1 else job for job in jobs
+        _renamed(job)
+        if job.verdict == "run" and names[os.path.normcase(job.destination or "")] > 1
+        else job
+        for job in jobs
     ]
     names = repeated(jobs)
     for job in jobs:
-        if names[os.path.normcase(job.destination or "")] > 1:
+        if job.verdict == "run" and names[os.path.normcase(job.destination or "")] > 1:
             raise OptionError(
                 f"'{job.source}' and another input would both become '{job.destination}'; "
                 "give the folder above them, whose tree is mirrored"
@@ -223,28 +191,27 @@ def _renamed(job: CodecJob) -> CodecJob:
 
 def _judged(jobs: list[CodecJob], config: CompressConfig | DecompressConfig) -> list[CodecJob]:
     """Look at what exists: results are skipped or refused, inputs are never written over."""
-    inputs = {_identity(job.source) for job in jobs if job.verdict == "run"} - {None}
-    return [_judged_one(job, config, inputs) for job in jobs]
+    sources = (job.source for job in jobs if job.verdict == "run")
+    originals = identities(source for source in sources if source is not None)
+    return [_judged_one(job, config, originals) for job in jobs]
 
 
 def _judged_one(
     job: CodecJob,
     config: CompressConfig | DecompressConfig,
-    inputs: set[tuple[int, int] | None],
+    originals: dict[Identity, Path],
 ) -> CodecJob:
     target = job.destination
     if job.verdict != "run" or target is None:
         return job
-    if job.source is not None and _identity(job.source) is None:
+    if job.source is not None and identity(job.source) is None:
         return job  # reading a missing file will say so
-    try:
-        target.lstat()
-    except (FileNotFoundError, NotADirectoryError):
+    standing = look_at(target, originals)
+    if standing.problem:
+        return replace(job, verdict="fail", reason=standing.problem)
+    if not standing.taken:
         return job
-    except (OSError, ValueError) as error:
-        reason = output_reason(error) if isinstance(error, OSError) else str(error)
-        return replace(job, verdict="fail", reason=f"'{target}' cannot be written: {reason}")
-    if _identity(target) in inputs:
+    if standing.original is not None:
         reason = f"its result '{target}' would overwrite an input; choose another name with -o"
         return replace(job, verdict="fail", reason=reason)
     if config.skip_existing and not target.is_dir():
@@ -253,12 +220,3 @@ def _judged_one(
         reason = f"'{target}' is already there; add --skip-existing or --overwrite"
         return replace(job, verdict="fail", reason=reason)
     return job
-
-
-def _identity(path: Path | None) -> tuple[int, int] | None:
-    """What tells a file from all others on this machine, whatever links lead to it."""
-    try:
-        facts = path.stat() if path is not None else None
-    except (OSError, ValueError):
-        return None
-    return None if facts is None else (facts.st_dev, facts.st_ino)

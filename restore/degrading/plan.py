@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import glob
 import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -13,9 +12,9 @@ from typing import Literal
 from restore.data_config import DegradeConfig
 from restore.errors import OptionError
 from restore.image.encode import SUFFIXES
-from restore.image.files import output_reason
 from restore.image.metadata import sniff_format
 from restore.image.plan import PICTURE_SUFFIXES
+from restore.inputs import Found, Identity, expand, identities, identity, look_at, unique
 
 Verdict = Literal["run", "skip", "fail"]
 
@@ -53,13 +52,6 @@ class DegradeJob:
         return self.destination.with_suffix(".json")
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class _Found:
-    path: Path
-    root: Path
-    problem: str = ""
-
-
 def plan_degradation(inputs: Sequence[str | Path], config: DegradeConfig) -> list[DegradeJob]:
     """One job for each input, in the order of the inputs, folders sorted.
 
@@ -76,57 +68,26 @@ def plan_degradation(inputs: Sequence[str | Path], config: DegradeConfig) -> lis
     if config.output is None:
         raise OptionError("no output was given; give a folder with -o, or a file for one input")
     output = Path(config.output)
-    found = [item for name in names for item in _expand(name, config.recursive, output)]
-    found = list({os.path.normpath(item.path.absolute()): item for item in found}.values())
+    found = unique(item for name in names for item in _expand(name, config.recursive, output))
     single = len(names) == len(found) == 1 and not Path(names[0]).is_dir()
     as_file = single and not output.is_dir() and output.suffix != ""
     if not as_file and output.is_file():
         raise OptionError(f"the output '{output}' is a file, the input can be many; give a folder")
     jobs = [_job(item, output, config, as_file=as_file) for item in found]
     jobs = _without_clashes(jobs)
-    inputs_seen = {_identity(job.source): job.source for job in jobs}
-    return [_judged(job, config, inputs_seen) for job in jobs]
+    originals = identities(job.source for job in jobs)
+    return [_judged(job, config, originals) for job in jobs]
 
 
-def _expand(name: str, recursive: bool, output: Path) -> Iterator[_Found]:
-    path = Path(name)
-    if path.is_dir():
-        yield from _in_folder(path, recursive, output)
-    elif path.exists() or not glob.has_magic(name):
-        yield _Found(path=path, root=path.parent)
-    else:
-        parts = Path(name).parts
-        fixed = next(i for i, part in enumerate(parts) if glob.has_magic(part))
-        root = Path(*parts[:fixed])
-        # Path.glob would go into hidden folders as well.
-        matches = sorted(Path(match) for match in glob.glob(name, recursive=True))  # noqa: PTH207
-        files = [match for match in matches if match.is_file() and _is_known(match)]
-        if not files:
-            problem = "nothing matches this pattern that is a picture or a clip; check it"
-            yield _Found(path=path, root=root, problem=problem)
-        for file in files:
-            yield _Found(path=file, root=root)
-
-
-def _in_folder(folder: Path, recursive: bool, output: Path) -> Iterator[_Found]:
-    """Pictures and clips, sorted; hidden ones and the output folder inside it are left out."""
-    count = 0
-    for here, folders, files in os.walk(folder):
-        folders[:] = sorted(
-            name
-            for name in folders
-            if recursive
-            and not name.startswith(".")
-            and os.path.realpath(Path(here, name)) != os.path.realpath(output)
-        )
-        for name in sorted(files):
-            if _is_known(path := Path(here, name)):
-                count += 1
-                yield _Found(path=path, root=folder)
-    if not count:
-        deeper = "" if recursive else "; for folders below add --recursive"
-        problem = f"there is no picture and no clip in this folder{deeper}"
-        yield _Found(path=folder, root=folder.parent, problem=problem)
+def _expand(name: str, recursive: bool, output: Path) -> Iterator[Found]:
+    return expand(
+        name,
+        recursive=recursive,
+        output=output,
+        is_known=_is_known,
+        what="picture or clip",
+        looked_for=f"looked for {' '.join(sorted(PICTURE_SUFFIXES | CLIP_SUFFIXES))}",
+    )
 
 
 def _is_known(path: Path) -> bool:
@@ -134,13 +95,14 @@ def _is_known(path: Path) -> bool:
     return known and not path.name.startswith(".")
 
 
-def _job(item: _Found, output: Path, config: DegradeConfig, *, as_file: bool) -> DegradeJob:
+def _job(item: Found, output: Path, config: DegradeConfig, *, as_file: bool) -> DegradeJob:
     is_clip = _is_clip(item.path)
     inside = item.path.relative_to(item.root)
     suffix = CLIP_FORMATS[config.codec][1] if is_clip else f".{config.ext}"
     destination = output
     if not as_file:
-        destination = output / inside.with_name(f"{item.path.stem}{suffix}")
+        named = inside.with_name(f"{item.path.stem}{suffix}") if inside.name else inside
+        destination = output / named
     elif not item.problem:
         _check_file_name(output, is_clip=is_clip, suffix=suffix)
     return DegradeJob(
@@ -176,16 +138,24 @@ def _is_clip(path: Path) -> bool:
 
 def _without_clashes(jobs: list[DegradeJob]) -> list[DegradeJob]:
     """Name results after the whole name of the input where two would share a record."""
-    names = Counter(os.path.normcase(job.record) for job in jobs)
-    jobs = [_renamed(job) if names[os.path.normcase(job.record)] > 1 else job for job in jobs]
-    names = Counter(os.path.normcase(job.record) for job in jobs)
+    names = _records(jobs)
+    jobs = [
+        _renamed(job) if job.verdict == "run" and names[os.path.normcase(job.record)] > 1 else job
+        for job in jobs
+    ]
+    names = _records(jobs)
     for job in jobs:
-        if names[os.path.normcase(job.record)] > 1:
+        if job.verdict == "run" and names[os.path.normcase(job.record)] > 1:
             raise OptionError(
                 f"'{job.source}' and another input would both become '{job.destination}'; "
                 "give the folder above them, whose tree is mirrored"
             )
     return jobs
+
+
+def _records(jobs: list[DegradeJob]) -> Counter[str]:
+    """How many jobs would write each record."""
+    return Counter(os.path.normcase(job.record) for job in jobs if job.verdict == "run")
 
 
 def _renamed(job: DegradeJob) -> DegradeJob:
@@ -195,22 +165,17 @@ def _renamed(job: DegradeJob) -> DegradeJob:
     return replace(job, destination=job.destination.with_name(name))
 
 
-def _judged(
-    job: DegradeJob, config: DegradeConfig, inputs: dict[tuple[int, int] | None, Path]
-) -> DegradeJob:
+def _judged(job: DegradeJob, config: DegradeConfig, originals: dict[Identity, Path]) -> DegradeJob:
     """Look at what exists: results are skipped or refused, inputs are never written over."""
-    if job.verdict != "run" or _identity(job.source) is None:
+    if job.verdict != "run" or identity(job.source) is None:
         return job  # reading a missing file will say so
     for target in (job.destination, job.record):
-        try:
-            target.lstat()
-        except (FileNotFoundError, NotADirectoryError):
+        standing = look_at(target, originals)
+        if standing.problem:
+            return replace(job, verdict="fail", reason=standing.problem)
+        if not standing.taken:
             continue
-        except (OSError, ValueError) as error:
-            reason = output_reason(error) if isinstance(error, OSError) else str(error)
-            return replace(job, verdict="fail", reason=f"'{target}' cannot be written: {reason}")
-        known = _identity(target)
-        if known is not None and known in inputs:
+        if standing.original is not None:
             reason = f"its result '{target}' would overwrite an input; choose another folder"
             return replace(job, verdict="fail", reason=reason)
         if config.skip_existing:
@@ -219,12 +184,3 @@ def _judged(
             reason = f"'{target}' is already there; add --skip-existing or --overwrite"
             return replace(job, verdict="fail", reason=reason)
     return job
-
-
-def _identity(path: Path) -> tuple[int, int] | None:
-    """What tells a file from all others on this machine, whatever links lead to it."""
-    try:
-        facts = path.stat()
-    except (OSError, ValueError):
-        return None
-    return facts.st_dev, facts.st_ino

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-import glob
 import os
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
@@ -15,8 +14,9 @@ from typing import Literal
 from restore.config import ImageConfig
 from restore.errors import OptionError
 from restore.image.encode import SUFFIXES, WritableFormat
-from restore.image.files import format_of, output_reason
+from restore.image.files import format_of
 from restore.image.metadata import sniff_format
+from restore.inputs import Found, Identity, exists, expand, identities, look_at, unique
 
 PICTURE_SUFFIXES = frozenset(
     # The last line cannot be read, but passing over it in silence would look like success.
@@ -48,19 +48,6 @@ class Job:
     """Why it is passed over or failed, one line."""
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class _Found:
-    """An input file, or one that should be there."""
-
-    path: Path
-    root: Path
-    """Folder from which the tree is mirrored."""
-    named: bool
-    """The user named this very file."""
-    problem: str = ""
-    """Why it cannot be an input."""
-
-
 def plan_images(
     inputs: Sequence[str | Path], config: ImageConfig, *, method_scale: int
 ) -> list[Job]:
@@ -86,7 +73,7 @@ def plan_images(
         return [_plan_stream(names, config)]
     if config.output == STREAM:
         return [_plan_to_stdout(names, config)]
-    found = _unique(item for name in names for item in _expand(name, config))
+    found = unique(item for name in names for item in _expand(name, config))
     single = _single_destination(names, found, config)
     if single is not None:
         jobs = [_file_job(found[0], single, config)]
@@ -120,92 +107,22 @@ def _stdout_job(source: Path | None, config: ImageConfig) -> Job:
     return Job(source=source, destination=None, format=name)
 
 
-def _expand(name: str, config: ImageConfig) -> Iterator[_Found]:
-    """Files that one input stands for."""
-    path = Path(name)
-    if path.is_dir():
-        yield from _in_folder(path, config)
-    elif _exists(path) or not glob.has_magic(name):
-        yield _Found(path=path, root=path.parent, named=True)
-    else:
-        root = _fixed_part(name)
-        # Path.glob would go into hidden folders as well.
-        matches = sorted(Path(match) for match in glob.glob(name, recursive=True))  # noqa: PTH207
-        files = [m for m in matches if _is_picture_name(m) and not m.is_dir()]
-        problem = f"no picture matches this pattern; {_looked_for()}"
-        if not files:
-            yield _Found(path=path, root=root, named=True, problem=problem)
-        for file in files:
-            yield _Found(path=file, root=root, named=False)
-
-
-def _exists(path: Path) -> bool:
-    try:
-        path.lstat()
-    except (OSError, ValueError):  # ValueError: a NUL in the name
-        return False
-    return True
-
-
-def _fixed_part(pattern: str) -> Path:
-    """Folder of a pattern before its first wildcard: `photos` of `photos/**/*.jpg`."""
-    parts = Path(pattern).parts
-    fixed = next(i for i, part in enumerate(parts) if glob.has_magic(part))
-    return Path(*parts[:fixed])
-
-
-def _looked_for() -> str:
-    return f"looked for {' '.join(sorted(PICTURE_SUFFIXES))}"
+def _expand(name: str, config: ImageConfig) -> Iterator[Found]:
+    return expand(
+        name,
+        recursive=config.recursive,
+        output=config.output,
+        is_known=_is_picture_name,
+        what="picture",
+        looked_for=f"looked for {' '.join(sorted(PICTURE_SUFFIXES))}",
+    )
 
 
 def _is_picture_name(path: Path) -> bool:
     return path.suffix.lower() in PICTURE_SUFFIXES and not path.name.startswith(".")
 
 
-def _in_folder(folder: Path, config: ImageConfig) -> Iterator[_Found]:
-    """Pictures in a folder, sorted; hidden ones and the output folder inside it are left out."""
-    output = None if config.output is None else os.path.realpath(config.output)
-    problems: list[_Found] = []
-
-    def note(error: OSError) -> None:
-        where = Path(error.filename)
-        text = f"the folder cannot be read: {error.strerror}; check its owner and mode"
-        problems.append(_Found(path=where, root=folder, named=True, problem=text))
-
-    count = 0
-    for here, folders, files in os.walk(folder, onerror=note):
-        folders[:] = sorted(
-            name
-            for name in folders
-            if config.recursive
-            and not name.startswith(".")
-            and os.path.realpath(Path(here, name)) != output
-        )
-        for name in sorted(files):
-            path = Path(here, name)
-            if _is_picture_name(path):
-                count += 1
-                yield _Found(path=path, root=folder, named=False)
-    if not count and not problems:
-        deeper = "" if config.recursive else ", not in folders below: for these add --recursive"
-        text = f"there is no picture in this folder; {_looked_for()}{deeper}"
-        problems.append(_Found(path=folder, root=folder, named=True, problem=text))
-    yield from problems
-
-
-def _unique(found: Iterable[_Found]) -> list[_Found]:
-    """Each file once; that the user named it wins over finding it in a folder."""
-    kept: dict[str, _Found] = {}
-    for item in found:
-        key = os.path.normpath(item.path.absolute())
-        if key not in kept:
-            kept[key] = item
-        elif item.named and not kept[key].named:
-            kept[key] = replace(kept[key], named=True)
-    return list(kept.values())
-
-
-def _single_destination(names: list[str], found: list[_Found], config: ImageConfig) -> Path | None:
+def _single_destination(names: list[str], found: list[Found], config: ImageConfig) -> Path | None:
     """The output as the name of a file, or None where it is a folder or not given."""
     if config.output is None:
         return None
@@ -223,7 +140,7 @@ def _single_destination(names: list[str], found: list[_Found], config: ImageConf
     return None
 
 
-def _file_job(item: _Found | None, output: Path, config: ImageConfig) -> Job:
+def _file_job(item: Found | None, output: Path, config: ImageConfig) -> Job:
     name = format_of(output) if output.suffix.lower() in SUFFIXES or config.ext == "auto" else None
     if config.ext not in ("auto", name) and name is not None:
         raise OptionError(f"'{output}' and --ext {config.ext} disagree; leave --ext out")
@@ -239,7 +156,7 @@ def written_as(name: str | None) -> WritableFormat:
     return next((known for known in SUFFIXES.values() if known == name), "png")
 
 
-def _folder_jobs(found: list[_Found], config: ImageConfig, method_scale: int) -> list[Job]:
+def _folder_jobs(found: list[Found], config: ImageConfig, method_scale: int) -> list[Job]:
     """Jobs whose results lie beside the inputs or in the output folder, as a mirrored tree."""
     beside = _default_suffix(config, method_scale) if config.suffix is None else config.suffix
     jobs = []
@@ -287,7 +204,7 @@ def _original_of(path: Path, suffix: str) -> Path | None:
     return None
 
 
-def _mirrored_job(item: _Found, config: ImageConfig, beside: str) -> Job:
+def _mirrored_job(item: Found, config: ImageConfig, beside: str) -> Job:
     path = item.path
     folder = path.parent
     suffix = beside
@@ -348,30 +265,24 @@ def _with_input_suffix(job: Job) -> Job:
 
 def _judge(jobs: list[Job], config: ImageConfig) -> list[Job]:
     """Look at what exists: results are skipped or refused, inputs are never written over."""
-    originals = {
-        _identity(job.source): job.source
-        for job in jobs
-        if job.source is not None and job.verdict == "run"
-    }
-    originals.pop(None, None)
+    sources = (job.source for job in jobs if job.verdict == "run")
+    originals = identities(source for source in sources if source is not None)
     return [_judge_one(job, config, originals) for job in jobs]
 
 
-def _judge_one(job: Job, config: ImageConfig, originals: dict[tuple[int, int] | None, Path]) -> Job:
+def _judge_one(job: Job, config: ImageConfig, originals: dict[Identity, Path]) -> Job:
     target = job.destination
     if job.verdict != "run" or target is None:
         return job
-    if job.source is not None and not _exists(job.source):
+    if job.source is not None and not exists(job.source):
         return job  # reading it will say so
-    try:
-        target.lstat()
-    except (FileNotFoundError, NotADirectoryError):
+    standing = look_at(target, originals)
+    if standing.problem:
+        return replace(job, verdict="fail", reason=standing.problem)
+    if not standing.taken:
         return job
-    except (OSError, ValueError) as error:
-        reason = output_reason(error) if isinstance(error, OSError) else str(error)
-        return replace(job, verdict="fail", reason=f"'{target}' cannot be written: {reason}")
-    if (original := originals.get(_identity(target))) is not None:
-        reason = f"its result '{target}' would overwrite the input '{original}'"
+    if standing.original is not None:
+        reason = f"its result '{target}' would overwrite the input '{standing.original}'"
         reason += "; choose another folder with -o, or a --suffix"
         return replace(job, verdict="fail", reason=reason)
     if target.is_dir():
@@ -383,12 +294,3 @@ def _judge_one(job: Job, config: ImageConfig, originals: dict[tuple[int, int] | 
         return job
     reason = f"'{target}' is already there; add --skip-existing or --overwrite"
     return replace(job, verdict="fail", reason=reason)
-
-
-def _identity(path: Path) -> tuple[int, int] | None:
-    """What tells a file from all others on this machine, whatever links lead to it."""
-    try:
-        facts = path.stat()
-    except (OSError, ValueError):
-        return None
-    return facts.st_dev, facts.st_ino
