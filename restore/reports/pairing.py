@@ -160,7 +160,7 @@ def _list(root: Path, what: str) -> list[_Found]:
             raise InputError(f"'{root}' is no picture or clip by its ending; give one, or a folder")
         return [found]
     results = []
-    for here, folders, files in os.walk(root):
+    for here, folders, files in os.walk(root, onerror=_refuse):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         for name in sorted(files):
             path = Path(here, name)
@@ -170,6 +170,13 @@ def _list(root: Path, what: str) -> list[_Found]:
     if not results:
         raise InputError(f"{what} ({root}) holds no picture and no clip; check the folder")
     return results
+
+
+def _refuse(error: OSError) -> None:
+    """Means over what happens to be readable would be taken for those of the whole."""
+    raise InputError(
+        f"the folder '{error.filename}' cannot be read ({error.strerror}); check its owner and mode"
+    ) from error
 
 
 def _found(path: Path, relative: Path) -> _Found | None:

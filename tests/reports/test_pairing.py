@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -96,6 +98,22 @@ def test_an_empty_folder_is_refused(tmp_path: Path) -> None:
     empty = make(tmp_path / "empty", ".hidden.png", "notes.txt")
     with pytest.raises(InputError, match="holds no picture"):
         plan_pairs([Method(name="own", root=empty)], None)
+
+
+def test_a_folder_that_cannot_be_read_is_not_left_out_of_the_means(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own = make(tmp_path / "own", "a.png", "closed/b.png")
+    real = os.scandir
+
+    def scandir(path: str) -> Any:
+        if Path(path).name == "closed":  # the mode of a folder does not keep root out
+            raise PermissionError(13, "Permission denied", path)
+        return real(path)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    with pytest.raises(InputError, match="closed' cannot be read"):
+        plan_pairs([Method(name="own", root=own)], None)
 
 
 def test_two_files_pair_whatever_they_are_called(tmp_path: Path) -> None:
