@@ -1,9 +1,9 @@
 """Large blocks of memory are kept for the next tensor instead of being given back each time.
 
-glibc takes every block above 32 MiB from the system anew, which has to clear its pages first: half
-of the time of a large video frame on a CPU went into that. Kept on its heap, a block is cleared
-once. The price is memory between the blocks, a fifth to two fifths more at the peak; so it is for
-clips, whose frames follow each other for hours, and not for single pictures.
+glibc takes every block above 32 MiB from the system anew, which has to clear its pages first: two
+fifths of the processor time of a large video frame went into that. Kept on its heap, a block is
+cleared once. The price is memory between the blocks, up to two fifths more at the peak; so it is
+for clips, whose frames follow each other for hours, and not for single pictures.
 """
 
 from __future__ import annotations

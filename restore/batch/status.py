@@ -10,8 +10,9 @@ from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
+from restore.batch.manifest import NAME
 from restore.batch.places import find_manifest
-from restore.batch.store import open_store
+from restore.batch.store import WORK, open_store
 from restore.errors import InputError
 
 _RECENT = 600.0  # seconds whose items make the rate
@@ -64,8 +65,8 @@ def read_status(target: str | Path) -> BatchStatus:
                 return _read(file, store.url)
         except sqlite3.Error as error:
             raise InputError(
-                f"the manifest {path} cannot be read ({error}); delete the folder it is "
-                "in, and run the batch again with --overwrite"
+                f"the manifest of {store.url} cannot be read ({error}); move "
+                f"{WORK}/{NAME} away, and run the batch again with --overwrite"
             ) from error
 
 

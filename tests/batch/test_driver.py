@@ -19,7 +19,7 @@ from restore.batch.manifest import Manifest
 from restore.batch.run import PREPARED
 from restore.batch.store import Entry
 from restore.batch.tasks import Answer, Piece, Task
-from restore.errors import OptionError, OutputError
+from restore.errors import InputError, OptionError, OutputError
 
 
 def tree(folder: Path, *names: str) -> Path:
@@ -277,3 +277,11 @@ def test_memory_and_queues_do_not_grow_with_the_items(
     # A row of the listing is about 300 bytes: 1,000 are held while they are inserted. 100,000
     # at once would be 30 MB.
     assert peak < 4 << 20
+
+
+def test_a_damaged_manifest_is_named_with_what_to_do(tmp_path: Path) -> None:
+    manifest = tmp_path / ".restore-batch" / "manifest.sqlite"
+    manifest.parent.mkdir()
+    manifest.write_text("broken")
+    with pytest.raises(InputError, match=r"move \.restore-batch/manifest\.sqlite away"):
+        read_status(tmp_path)
